@@ -1,0 +1,77 @@
+"""From a location to a `Slide`: every source registers in the entry-point group ``rawmosaic.sources``.
+
+A source is an object with `score(location) -> int` (0: not mine; higher wins) and `open(location, **options) -> Slide`.
+`score` must be cheap: it looks at names and a few bytes. Sources are imported only when asked, cheapest guess first.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Protocol
+
+from rawmosaic.storage.errors import NotASlideError
+from rawmosaic.storage.slide import Slide
+
+GROUP = "rawmosaic.sources"
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+class Source(Protocol):
+    """What a kind of location offers."""
+
+    def score(self, location: str) -> int:
+        """0: not mine; 1: might be; 10: surely mine. Looks at names and a few bytes only."""
+
+    def open(self, location: str, **options) -> Slide:
+        """The slide at the location; raises SlideError."""
+
+
+def open_slide(location: str, **options) -> Slide:
+    """Open whatever lies at `location`: a virtual slide, a raw acquisition (file or folder), an address, …
+
+    Options are the source's own (`pixel_size_um`, `orientation`, `camera_angle_deg` for raw acquisitions). The caller
+    closes the slide, best with a with-statement. Raises NotASlideError and the other errors of `errors.py`.
+    """
+    location = str(location)
+    if is_virtual_slide(location):  # the common case opens without looking at any other source
+        from rawmosaic.storage.hdf5.reader import Hdf5Slide
+
+        return Hdf5Slide(location)
+    candidates = []
+    for entry in entry_points(group=GROUP):
+        source = _load(entry)
+        if source is not None and (score := source.score(location)) > 0:
+            candidates.append((score, entry.name, source))
+    if not candidates:
+        raise NotASlideError(_why_not(location), location=location)
+    return max(candidates, key=lambda candidate: candidate[:2])[2].open(location, **options)
+
+
+def is_virtual_slide(location: str) -> bool:
+    """Whether a local file starts like HDF5 and is not another format that also builds on HDF5."""
+    try:
+        with open(location, "rb") as file:
+            return file.read(8) == HDF5_SIGNATURE and not location.endswith((".ims", ".nxs"))
+    except (OSError, ValueError):
+        return False
+
+
+def _load(entry: EntryPoint) -> Source | None:
+    try:
+        return entry.load()
+    except ImportError:  # an extra that is not installed
+        return None
+
+
+def _why_not(location: str) -> str:
+    path = Path(location)
+    known = ", ".join(sorted(entry.name for entry in entry_points(group=GROUP)))
+    if "://" in location:
+        return f"no installed source knows this address; installed are {known}"
+    if not path.exists():
+        return "there is no such file or folder"
+    if path.is_dir() and not any(path.iterdir()):
+        return "the folder is empty"
+    kind = "folder holds no acquisition" if path.is_dir() else "file is not a slide"
+    return f"this {kind} that rawmosaic knows; it reads virtual slides (.h5) and {known}"

@@ -1,0 +1,188 @@
+"""Zoom layers: how planes shrink, and how every layer is cut into tiles.
+
+A zoom layer holds the same planes reduced by 2^n by area mean. A *tile* is what is read, cached, uploaded and
+evicted as one. All tiles of a slide share one shape (tile_height, tile_width), so that one texture array holds
+any of them:
+
+- a *block* layer cuts every plane into a grid of tiles; tile (r, c) of layer n lies inside tile (r//2, c//2) of
+  layer n+1;
+- a *packed* layer puts the same channel of `pack_rows × pack_columns` whole fields into one tile, so that an
+  overview reads few large tiles and not thousands of crumbs.
+
+Coordinates carry their frame in the name: ``p_`` full-resolution image pixels of a field, ``l_`` pixels of a layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+TARGET_TILE_PX = 256
+"""Tiles are cut as near to this size as the field's shape divides evenly (docs/design/layouts.md has the measurement)."""
+
+SMALLEST_FIELD_PX = 8
+"""Zoom layers go on until a whole field is at most this many pixels on its longer side."""
+
+
+class TileKey(NamedTuple):
+    """Which tile: layer number, index of the tile within the layer, channel, z and t."""
+
+    level: int
+    index: int
+    channel: int
+    z: int = 0
+    t: int = 0
+
+
+def reduced_shape(shape: tuple[int, int], factor: int) -> tuple[int, int]:
+    """The (height, width) of a plane of `shape` on the layer reduced by `factor`; edge pixels may be partial."""
+    return -(-shape[0] // factor), -(-shape[1] // factor)
+
+
+def reduce_plane(plane: np.ndarray, factors: tuple[int, ...]) -> list[np.ndarray]:
+    """Area means of a (height, width) uint16 plane for each factor (ascending powers of two, the first 1).
+
+    Each layer is rounded once, half up, from exact sums of the acquired pixels, never from an already rounded layer: the mean
+    grey level of a region is the same on every layer. Pixels at the right and bottom edge average the pixels that exist.
+    """
+    layers = [plane]
+    height, width = plane.shape
+    sums, done = plane, 1
+    for factor in factors[1:]:
+        while done < factor:
+            sums, done = _pair_sums(sums, np.uint32 if done < 128 else np.uint64), done * 2
+        rows = np.minimum(factor, height - factor * np.arange(sums.shape[0]))
+        columns = np.minimum(factor, width - factor * np.arange(sums.shape[1]))
+        layers.append(_rounded_means(sums, rows, columns, factor))
+    return layers
+
+
+def _pair_sums(array: np.ndarray, dtype: type) -> np.ndarray:
+    """Sums of 2 × 2 blocks; a last odd row or column stands alone."""
+    height, width = array.shape
+    rows = np.empty((-(-height // 2), width), dtype)
+    np.add(array[0 : height - 1 : 2], array[1::2], out=rows[: height // 2], dtype=dtype)
+    if height % 2:
+        rows[-1] = array[-1]
+    sums = np.empty((rows.shape[0], -(-width // 2)), dtype)
+    np.add(rows[:, 0 : width - 1 : 2], rows[:, 1::2], out=sums[:, : width // 2])
+    if width % 2:
+        sums[:, -1] = rows[:, -1]
+    return sums
+
+
+def _rounded_means(sums: np.ndarray, rows: np.ndarray, columns: np.ndarray, factor: int) -> np.ndarray:
+    """`sums` over rows × columns pixels each, as uint16 means; full blocks are a shift, only the rim divides."""
+    shift = 2 * (factor.bit_length() - 1)
+    means = ((sums + sums.dtype.type(1 << (shift - 1))) >> sums.dtype.type(shift)).astype(np.uint16)
+    for rim in (np.s_[-1:, :], np.s_[:, -1:]):
+        count = (rows[:, None] * columns[None, :])[rim].astype(np.uint64)
+        means[rim] = (sums[rim].astype(np.uint64) + count // 2) // count
+    return means
+
+
+@dataclass(frozen=True)
+class LevelTiling:
+    """How one layer is cut. `plane_shape` is the largest field's (height, width) on this layer, in layer pixels."""
+
+    factor: int
+    plane_shape: tuple[int, int]
+    grid: tuple[int, int]
+    pack: tuple[int, int]
+
+    @property
+    def packed(self) -> bool:
+        """Whether a tile holds several whole fields."""
+        return self.pack != (1, 1)
+
+    @property
+    def tiles_per_field(self) -> int:
+        """Tiles that one field and channel takes (1 on packed layers, where fields share them)."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def fields_per_tile(self) -> int:
+        """Whole fields that one tile holds (1 on block layers)."""
+        return self.pack[0] * self.pack[1]
+
+    def slot_origin(self, slot: int | np.ndarray) -> tuple:
+        """Top left (row, column) in tile pixels of the field that has packing number `slot`."""
+        within = slot % self.fields_per_tile
+        return (within // self.pack[1]) * self.plane_shape[0], (within % self.pack[1]) * self.plane_shape[1]
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How all layers of a slide are cut; the tile shape is the same on each."""
+
+    field_shape: tuple[int, int]
+    tile_shape: tuple[int, int]
+    levels: tuple[LevelTiling, ...]
+
+    @classmethod
+    def of(
+        cls,
+        field_shape: tuple[int, int],
+        factors: tuple[int, ...] | None = None,
+        tile_shape: tuple[int, int] | None = None,
+    ) -> Tiling:
+        """The tiling of fields of at most `field_shape` (height, width) pixels."""
+        tile_shape = tile_shape or tuple(_even_split(size) for size in field_shape)
+        factors = factors or default_factors(field_shape)
+        levels = []
+        for factor in factors:
+            plane = reduced_shape(field_shape, factor)
+            pack = tuple(max(1, tile // size) for tile, size in zip(tile_shape, plane, strict=True))
+            grid = tuple(-(-size // tile) for tile, size in zip(tile_shape, plane, strict=True))
+            if grid != (1, 1):
+                pack = (1, 1)
+            levels.append(LevelTiling(factor, plane, grid, pack))
+        return cls(tuple(field_shape), tile_shape, tuple(levels))
+
+    @cached_property
+    def factors(self) -> tuple[int, ...]:
+        """Reduction factor of each layer, 1 first."""
+        return tuple(level.factor for level in self.levels)
+
+    @property
+    def tile_nbytes(self) -> int:
+        """Bytes of one decoded tile."""
+        return 2 * self.tile_shape[0] * self.tile_shape[1]
+
+    def tile_count(self, level: int, n_fields: int) -> int:
+        """Tiles of one channel, z and t on a layer."""
+        cut = self.levels[level]
+        return n_fields * cut.tiles_per_field if not cut.packed else -(-n_fields // cut.fields_per_tile)
+
+    def pieces(self, key: TileKey, field_of_slot: np.ndarray) -> Iterator[tuple[int, tuple[slice, slice], tuple[int, int]]]:
+        """What a tile is made of: (field, window of the field's layer plane, (row, column) in the tile) for each field in it."""
+        cut = self.levels[key.level]
+        height, width = self.tile_shape
+        if cut.packed:
+            first = key.index * cut.fields_per_tile
+            for slot in range(first, min(first + cut.fields_per_tile, len(field_of_slot))):
+                window = (slice(0, cut.plane_shape[0]), slice(0, cut.plane_shape[1]))
+                yield int(field_of_slot[slot]), window, cut.slot_origin(slot)
+            return
+        field, block = divmod(key.index, cut.tiles_per_field)
+        row, column = divmod(block, cut.grid[1])
+        window = (slice(row * height, (row + 1) * height), slice(column * width, (column + 1) * width))
+        yield field, window, (0, 0)
+
+
+def default_factors(field_shape: tuple[int, int]) -> tuple[int, ...]:
+    """1, 2, 4, … until a whole field is a handful of pixels."""
+    factors = [1]
+    while max(field_shape) > SMALLEST_FIELD_PX * factors[-1]:
+        factors.append(factors[-1] * 2)
+    return tuple(factors)
+
+
+def _even_split(size: int) -> int:
+    """The tile size nearest to the target that cuts `size` into equal parts, so that edge tiles are not slivers."""
+    parts = max(1, round(size / TARGET_TILE_PX))
+    return -(-size // parts)
