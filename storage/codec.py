@@ -1,0 +1,39 @@
+"""Blosc for tiles: compress and decode whole uint16 tiles in any thread, with the GIL released.
+
+Bytes that come from a file or a socket are never trusted: a chunk's own header is checked against the tile's shape
+before anything is decoded into memory that we own.
+"""
+
+from __future__ import annotations
+
+import blosc
+import numpy as np
+
+from rawmosaic.storage.errors import DamagedSlideError
+
+blosc.set_releasegil(True)
+blosc.set_nthreads(1)  # parallel over tiles, not inside one
+
+_HEADER_NBYTES = 16
+
+
+def compress(tile: np.ndarray, compressor: str = "lz4", level: int = 5, shuffle: int = blosc.BITSHUFFLE) -> bytes:
+    """A C-contiguous uint16 array as one Blosc buffer, readable by HDF5's Blosc filter."""
+    return blosc.compress_ptr(tile.ctypes.data, tile.size, 2, level, shuffle, compressor)
+
+
+def decode_into(data: bytes, out: np.ndarray) -> None:
+    """Decode a Blosc buffer into a C-contiguous uint16 array that it must fill exactly; else DamagedSlideError."""
+    if len(data) < _HEADER_NBYTES:
+        raise DamagedSlideError(f"a chunk of {len(data)} bytes is too short to be a Blosc buffer")
+    nbytes, cbytes, _ = blosc.get_cbuffer_sizes(data)
+    if nbytes != out.nbytes or cbytes != len(data):
+        raise DamagedSlideError(
+            f"a chunk says it holds {nbytes} bytes in {cbytes}, but the tile has {out.nbytes} and the chunk {len(data)}"
+        )
+    try:
+        written = blosc.decompress_ptr(data, out.ctypes.data)
+    except Exception as error:  # blosc.error does not derive from anything more specific
+        raise DamagedSlideError(f"a chunk does not decode: {error}") from error
+    if written != out.nbytes:
+        raise DamagedSlideError(f"a chunk decoded to {written} of {out.nbytes} bytes")

@@ -1,0 +1,287 @@
+"""A virtual slide file as a `Slide`: chunk addresses from the file's own index, bytes read and decoded outside HDF5."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections import OrderedDict
+from types import MappingProxyType
+
+import h5py
+import numpy as np
+
+from rawmosaic.storage import codec
+from rawmosaic.storage.errors import DamagedSlideError, FormatVersionError, NotASlideError, SlideError
+from rawmosaic.storage.hdf5 import format as fmt
+from rawmosaic.storage.opening import is_virtual_slide
+from rawmosaic.storage.positional_file import PositionalFile
+from rawmosaic.storage.pyramid import TileKey, Tiling
+from rawmosaic.storage.slide import FIELD_DTYPE, PositionSet, Slide
+
+_INDEX_BLOCK_ROWS = 256
+_INDEX_BLOCKS_KEPT = 4096
+
+
+class Hdf5Slide(Slide):
+    """A virtual slide opened for reading, finished or still being written.
+
+    h5py is asked for the small tables only. Tiles are found through the chunk index that the writer left, read at their
+    file offset and decoded in the calling thread; HDF5's lock is not taken. A file without index (still being written,
+    or copied by another HDF5 tool) is read through HDF5, chunk by chunk.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        path = os.fspath(path)
+        self._file = _open(path)
+        self._bytes = None
+        try:
+            self._bytes = PositionalFile(path)
+            facts = _facts(self._file, path)
+            super().__init__(location=path, **facts)
+            self._datasets = self._layer_datasets()
+            self._index = {level: self._index_of(level) for level in self._datasets}
+        except SlideError:
+            self.close()
+            raise
+        except Exception as error:  # h5py raises OSError, KeyError, ValueError, RuntimeError for damaged metadata
+            self.close()
+            raise DamagedSlideError(f"the slide's tables cannot be read: {error}", location=path) from error
+        self._acquired: dict[tuple[int, int], np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the writer closed the file properly."""
+        return bool(self._file.attrs.get("finished", False))
+
+    @property
+    def stores_full_resolution(self) -> bool:
+        """False for the zoom layers of an acquisition that is viewed in place."""
+        return 0 in self._datasets
+
+    def acquired(self, z: int = 0, t: int = 0) -> np.ndarray:
+        """(n_fields, n_channels) bool: which planes exist."""
+        with self._lock:
+            if (z, t) not in self._acquired:
+                table = self._table(fmt.ACQUIRED)[: self.n_fields, :, z, t] != 0
+                table.flags.writeable = False
+                self._acquired[z, t] = table
+            return self._acquired[z, t]
+
+    def histogram(self, channel: int) -> np.ndarray:
+        """(65536,) uint64 counts of acquired pixels of a channel, as summed by the writer."""
+        self.check_plane(0, channel, 0, 0)
+        return self._table(fmt.TOTAL_HISTOGRAM)[channel]
+
+    def field_histogram(self, field: int, channel: int) -> np.ndarray:
+        """(65536,) uint32 counts of one field and channel, all z and t together."""
+        import hdf5plugin  # noqa: F401  registers the Blosc filter with HDF5
+
+        self.check_plane(field, channel, 0, 0)
+        return self._table(fmt.PLANE_HISTOGRAMS)[field, channel]
+
+    def checksum(self, field: int, channel: int, z: int = 0, t: int = 0) -> int:
+        """CRC-32 of the acquired plane's little-endian bytes, as the writer noted it."""
+        self.check_plane(field, channel, z, t)
+        return int(self._table(fmt.CHECKSUMS)[field, channel, z, t])
+
+    def close(self) -> None:
+        """Close the file; closing twice is harmless."""
+        if self._bytes is not None:
+            self._bytes.close()
+        if self._file:
+            self._file.close()
+
+    # tiles
+
+    def _read_tile(self, key: TileKey, out: np.ndarray) -> None:
+        dataset = self._datasets.get(key.level)
+        if dataset is None:
+            raise DamagedSlideError(f"this file does not hold level {key.level}", location=self.location)
+        chunk = self._chunk(dataset, key)
+        if chunk is None:
+            out[:] = 0
+            return
+        stored = dataset.chunks[-2:]
+        try:
+            if stored == out.shape and out.flags.c_contiguous:
+                codec.decode_into(chunk, out)
+            else:
+                piece = np.empty(stored, np.uint16)
+                codec.decode_into(chunk, piece)
+                out[:] = 0
+                out[: stored[0], : stored[1]] = piece
+        except DamagedSlideError as error:
+            raise DamagedSlideError(f"{_where(self, key)}: {error}", location=self.location) from error
+
+    def _chunk(self, dataset: h5py.Dataset, key: TileKey) -> bytes | None:
+        """The compressed bytes of a tile, or None where nothing was written."""
+        index = self._index[key.level]
+        if index is not None:
+            offset, size = index.find(fmt.chunk_row(self.tiling, key, len(self.channels), self.size_z, self.size_t))
+            if size > 2 * self.tiling.tile_nbytes + 64:
+                raise DamagedSlideError(f"{_where(self, key)}: the chunk index says {size} bytes", location=self.location)
+            return self._bytes.read(offset, size) if size else None
+        coordinates = fmt.chunk_coordinates(self.tiling, key)
+        if coordinates[0] >= dataset.shape[0]:
+            return None
+        try:
+            return dataset.id.read_direct_chunk(coordinates)[1]
+        except (OSError, RuntimeError, MemoryError):  # what h5py raises for a chunk that was never written (0 bytes)
+            return None
+
+    def _read_plane(self, field: int, channel: int, z: int, t: int) -> np.ndarray:
+        return self._assemble(field, channel, z, t, 0)
+
+    def _read_level(self, field: int, channel: int, z: int, t: int, level: int) -> np.ndarray:
+        return self._assemble(field, channel, z, t, level)
+
+    def _assemble(self, field: int, channel: int, z: int, t: int, level: int) -> np.ndarray:
+        cut = self.tiling.levels[level]
+        height, width = (-(-int(self.fields[field][side]) // cut.factor) for side in ("height", "width"))
+        tile_height, tile_width = self.tiling.tile_shape
+        tile = np.empty(self.tiling.tile_shape, np.uint16)
+        if cut.packed:
+            slot = int(self.fields["slot"][field])
+            self._read_tile(TileKey(level, slot // cut.fields_per_tile, channel, z, t), tile)
+            row, column = cut.slot_origin(slot)
+            return tile[row : row + height, column : column + width].copy()
+        plane = np.empty((height, width), np.uint16)
+        for row in range(-(-height // tile_height)):
+            for column in range(-(-width // tile_width)):
+                index = field * cut.tiles_per_field + row * cut.grid[1] + column
+                self._read_tile(TileKey(level, index, channel, z, t), tile)
+                target = plane[row * tile_height : (row + 1) * tile_height, column * tile_width : (column + 1) * tile_width]
+                target[:] = tile[: target.shape[0], : target.shape[1]]
+        return plane
+
+    # tables
+
+    def _table(self, name: str) -> h5py.Dataset:
+        try:
+            return self._file[name]
+        except (KeyError, OSError, ValueError, RuntimeError) as error:
+            raise DamagedSlideError(f"table /{name} cannot be read: {error}", location=self.location) from error
+
+    def _layer_datasets(self) -> dict[int, h5py.Dataset]:
+        group = self._file[fmt.LEVELS]
+        return {level: group[str(level)] for level in range(len(self.levels)) if str(level) in group}
+
+    def _index_of(self, level: int) -> _ChunkIndex | None:
+        name = f"{fmt.CHUNK_INDEX}/{level}"
+        if name not in self._file:
+            return None
+        dataset = self._file[name]
+        offset = dataset.id.get_offset()
+        # a tool that copies the file moves the chunks; then the table's own place has changed as well
+        if offset is None or offset != dataset.attrs.get("offset"):
+            return None
+        return _ChunkIndex(self._bytes, offset, dataset.shape[0])
+
+
+class _ChunkIndex:
+    """Chunk addresses of one layer, read from the file a block at a time: opening costs nothing, neighbours are found at once."""
+
+    def __init__(self, file: PositionalFile, offset: int, n_rows: int):
+        self._file, self._offset, self._n_rows = file, offset, n_rows
+        self._blocks: OrderedDict[int, list[list[int]]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(self, row: int) -> tuple[int, int]:
+        """(offset, bytes) of a chunk; (0, 0) where nothing was written."""
+        if row >= self._n_rows:
+            return 0, 0
+        number, within = divmod(row, _INDEX_BLOCK_ROWS)
+        with self._lock:
+            block = self._blocks.get(number)
+        if block is None:
+            first = number * _INDEX_BLOCK_ROWS
+            rows = min(_INDEX_BLOCK_ROWS, self._n_rows - first)
+            data = self._file.read(self._offset + first * fmt.INDEX_ROW_NBYTES, rows * fmt.INDEX_ROW_NBYTES)
+            block = np.frombuffer(data, fmt.INDEX_DTYPE).reshape(-1, 2).tolist()
+            with self._lock:
+                self._blocks[number] = block
+                if len(self._blocks) > _INDEX_BLOCKS_KEPT:
+                    self._blocks.popitem(last=False)
+        offset, size = block[within]
+        return offset, size
+
+
+def _open(path: str) -> h5py.File:
+    """The HDF5 file, following a writer (SWMR) where it was not closed; the slide errors otherwise."""
+    if not os.path.exists(path):
+        raise NotASlideError("there is no such file", location=path)
+    if not is_virtual_slide(path):
+        raise NotASlideError("the file is not HDF5, so it is not a virtual slide", location=path)
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        reason = str(error)
+    if "unable to lock file" in reason:  # file servers without locks
+        try:
+            return h5py.File(path, "r", locking=False)
+        except OSError as error:
+            reason = str(error)
+    if "already open for write" in reason or "consistency flags" in reason:
+        try:
+            return h5py.File(path, "r", swmr=True)
+        except OSError as error:
+            reason = f"its writer did not finish it, and it cannot be followed either: {error}"
+    raise DamagedSlideError(f"the HDF5 file cannot be opened ({reason})", location=path)
+
+
+def _facts(file: h5py.File, path: str) -> dict:
+    """The arguments of `Slide.__init__` from the file's tables."""
+    attributes = file.attrs
+    if attributes.get("format") != fmt.FORMAT_NAME:
+        raise NotASlideError("an HDF5 file, but not a virtual slide (its attribute `format` says otherwise)", location=path)
+    version = tuple(int(part) for part in attributes["format_version"])
+    if version[0] > fmt.FORMAT_VERSION[0]:
+        raise FormatVersionError(
+            f"format version {version[0]}.{version[1]} is newer than {fmt.FORMAT_VERSION[0]}.{fmt.FORMAT_VERSION[1]}, "
+            "the newest this rawmosaic reads; update rawmosaic",
+            location=path,
+        )
+    fields = file[fmt.FIELDS][: int(file[fmt.FIELDS].attrs.get("count", file[fmt.FIELDS].shape[0]))]
+    channels = fmt.channels_from_json(attributes["channels"])
+    field_shape = tuple(int(size) for size in attributes["field_shape"])
+    factors = tuple(int(factor) for factor in attributes["levels"])
+    tile_shape = tuple(int(size) for size in attributes["tile_shape"])
+    return {
+        "header": fmt.header_from_json(attributes["header"], json.loads(file[fmt.METADATA][()].tobytes() or b"{}")),
+        "channels": channels,
+        "fields": fields.astype(FIELD_DTYPE, copy=False),
+        "position_sets": _position_sets(file, fields),
+        "size_z": int(attributes["size_z"]),
+        "size_t": int(attributes["size_t"]),
+        "scenes": tuple(json.loads(attributes["scenes"])),
+        "tiling": Tiling.of(field_shape, factors, tile_shape),
+        "orientation": attributes["orientation"],
+        "offsets_um": file[fmt.CHANNEL_OFFSETS][()],
+    }
+
+
+def _position_sets(file: h5py.File, fields: np.ndarray) -> MappingProxyType:
+    """Every position set; `stage` comes from the field table, which is never changed."""
+    n = len(fields)
+    offsets = file[fmt.PLANE_OFFSETS] if fmt.PLANE_OFFSETS in file else {}
+
+    def plane_offsets(name: str) -> np.ndarray | None:
+        return offsets[name][:n] if name in offsets else None
+
+    sets = {"stage": PositionSet(np.stack([fields["x_um"], fields["y_um"]], axis=-1), None, plane_offsets("stage"))}
+    for name, dataset in file[fmt.POSITIONS].items():
+        sets[name] = PositionSet(dataset[:n], dataset.attrs.get("matrix"), plane_offsets(name))
+    return MappingProxyType(sets)
+
+
+def _where(slide: Slide, key: TileKey) -> str:
+    cut = slide.tiling.levels[key.level]
+    if cut.packed:
+        first = key.index * cut.fields_per_tile
+        fields = slide.field_of_slot[first : first + cut.fields_per_tile]
+        place = f"fields {', '.join(map(str, fields[:8]))}{', …' if len(fields) > 8 else ''}"
+    else:
+        place = f"field {key.index // cut.tiles_per_field}, tile {key.index % cut.tiles_per_field}"
+    return f"level {key.level}, {place}, channel {key.channel}, z {key.z}, t {key.t}"

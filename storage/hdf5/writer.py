@@ -1,0 +1,458 @@
+"""Writing a virtual slide: planes in any order, with zoom layers, checksums and histograms made on the way.
+
+`write_plane` copies the image and returns; worker threads reduce, count and compress it (Blosc releases the GIL), and
+whoever finishes hands compressed chunks to HDF5 under one lock. The file grows under a temporary name and takes its
+final one only when it is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import h5py
+import hdf5plugin
+import numpy as np
+
+from rawmosaic.storage import codec
+from rawmosaic.storage.errors import AcquisitionError, OutOfRangeError, SlideError, WriteError
+from rawmosaic.storage.hdf5 import format as fmt
+from rawmosaic.storage.pyramid import TileKey, Tiling, reduce_plane
+from rawmosaic.storage.slide import FIELD_DTYPE, GREY_LEVELS, Channel, Header, PositionSet, new_fields
+
+_TABLE_ROWS = 1024
+_GROW_FIELDS = 256
+_OPEN_PACKS_NBYTES = 512 << 20
+
+
+class SlideWriter:
+    """Writes one virtual slide file. Use it in a with-statement: an exception inside leaves nothing behind.
+
+    Parameters
+    ----------
+    path
+        The final name. While writing, the data lie beside it under ``NAME.part``.
+    field_shape
+        (height, width) of the largest field, pixels.
+    channels
+        Names, or `Channel` values.
+    fields
+        Table of `FIELD_DTYPE` when the fields are known beforehand (importers); then planes are written by field number, and
+        the table's `slot` decides which fields share a packed tile. Without it fields come into being as they are written.
+    position_sets
+        Named sets beside `stage`; a set named `stage` gives measured offsets of single planes.
+    store_full_resolution
+        False keeps zoom layers and histograms only, for an acquisition that is viewed in place.
+
+    Raises WriteError where the file cannot be written, AcquisitionError for planes that contradict each other.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        *,
+        field_shape: tuple[int, int],
+        channels: Sequence[str | Channel],
+        pixel_size_um: float = 1.0,
+        header: Header | None = None,
+        size_z: int = 1,
+        size_t: int = 1,
+        scenes: Sequence[str] = (),
+        codec: str = "lz4",
+        fields: np.ndarray | None = None,
+        position_sets: Mapping[str, PositionSet] | None = None,
+        orientation: np.ndarray | None = None,
+        offsets_um: np.ndarray | None = None,
+        store_full_resolution: bool = True,
+    ):
+        if codec not in fmt.CODECS:
+            raise OutOfRangeError("codec", codec, "choose one of " + ", ".join(fmt.CODECS))
+        self.path = Path(path)
+        self.channels = tuple(c if isinstance(c, Channel) else Channel(str(c)) for c in channels)
+        self.header = header or Header(name=self.path.stem, pixel_size_um=float(pixel_size_um))
+        self.size_z, self.size_t = size_z, size_t
+        self.scenes = list(scenes)
+        self.tiling = Tiling.of(tuple(int(size) for size in field_shape))
+        self._codec = fmt.CODECS[codec]
+        self._first_level = 0 if store_full_resolution else 1
+        self._planned = fields is not None
+        self._fields = np.array(fields, FIELD_DTYPE) if self._planned else new_fields(0, (0, 0))
+        self._n_fields = len(self._fields)
+        self._position_sets = dict(position_sets or {})
+        self._orientation = np.eye(2) if orientation is None else np.asarray(orientation, np.float64)
+        self._offsets_um = np.zeros((len(self.channels), 2)) if offsets_um is None else np.asarray(offsets_um, np.float64)
+        self._field_of_place: dict[tuple, int] = {}
+        self._positions_of_planes: dict[tuple[int, int], tuple[float, float]] = {}
+        self._written: set[tuple[int, int, int, int]] = set()
+        self._totals = np.zeros((len(self.channels), GREY_LEVELS), np.uint64)
+        self._histograms: dict[tuple[int, int], np.ndarray] = {}
+        self._packs: OrderedDict[TileKey, tuple[np.ndarray, int]] = OrderedDict()
+        self._stored_packs: set[TileKey] = set()
+        self._table_lock = threading.Lock()
+        self._file_lock = threading.Lock()
+        self._failure: BaseException | None = None
+        workers = max(1, min(os.cpu_count() or 1, 8))
+        self._room = threading.BoundedSemaphore(2 * workers)
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="slide-writer")
+        self._part = self.path.with_name(self.path.name + ".part")
+        self._file: h5py.File | None = None
+        try:
+            self._file = h5py.File(self._part, "w", libver="latest")
+            self._create()
+        except (OSError, RuntimeError) as error:
+            self.abort()
+            raise WriteError(f"cannot be created: {error}", location=self.path) from error
+
+    # planes
+
+    def write_plane(
+        self,
+        image: np.ndarray,
+        channel: int,
+        *,
+        field: int | None = None,
+        row: int | None = None,
+        column: int | None = None,
+        x_um: float | None = None,
+        y_um: float | None = None,
+        z_um: float = 0.0,
+        scene: int | None = None,
+        z: int = 0,
+        t: int = 0,
+    ) -> int:
+        """Add one (height, width) uint16 plane; the caller may reuse `image` at once. Returns the field's number.
+
+        The field is named by its number, or by (row, column, scene), or by its position alone. `x_um`, `y_um` is the centre of
+        the image in the mosaic frame. A plane of a known field at another position is kept as that plane's measured offset.
+        """
+        self._raise_failure()
+        image = _checked_image(image, self.tiling.field_shape)
+        for what, value, size in (("channel", channel, len(self.channels)), ("z", z, self.size_z), ("t", t, self.size_t)):
+            if not 0 <= value < size:
+                raise OutOfRangeError(what, value, f"the slide has {what} 0 to {size - 1}", location=self.path)
+        with self._table_lock:
+            number = self._field_number(field, row, column, scene, x_um, y_um)
+            self._note_field(number, image.shape, row, column, x_um, y_um, z_um, scene, channel)
+            key = (number, channel, z, t)
+            if key in self._written:
+                raise AcquisitionError(
+                    f"field {number}, channel {channel}, z {z}, t {t} was written already; each plane is written once",
+                    location=self.path,
+                )
+            self._written.add(key)
+        pixels = np.array(image, np.uint16, order="C", copy=True)
+        self._room.acquire()
+        self._pool.submit(self._store, pixels, number, channel, z, t).add_done_callback(self._stored)
+        return number
+
+    def close(self) -> None:
+        """Finish the file: wait for the workers, write what is pending, sync, and take the final name."""
+        if self._file is None:
+            return
+        try:
+            self._pool.shutdown(wait=True)
+            self._raise_failure()
+            self._finish()
+            self._file.close()
+            self._file = None
+            _sync(self._part)
+            os.replace(self._part, self.path)
+        except (OSError, RuntimeError) as error:
+            self.abort()
+            if isinstance(error, SlideError):
+                raise
+            raise WriteError(f"could not be finished: {error}", location=self.path) from error
+        except BaseException:
+            self.abort()
+            raise
+
+    def abort(self) -> None:
+        """Give up: nothing stays under the final name nor beside it."""
+        self._failure = self._failure or WriteError("writing was given up", location=self.path)
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._file is not None:
+            try:
+                self._file.close()
+            except (OSError, RuntimeError):  # a full disk fails the close as well; the file goes anyway
+                pass
+            self._file = None
+        self._part.unlink(missing_ok=True)
+
+    def __enter__(self) -> SlideWriter:
+        return self
+
+    def __exit__(self, kind: type | None, *_) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    # the table of fields
+
+    def _field_number(self, field, row, column, scene, x_um, y_um) -> int:
+        if field is not None:
+            if not 0 <= field < self._n_fields and (self._planned or field < 0):
+                limits = f"the slide was planned with fields 0 to {self._n_fields - 1}"
+                raise OutOfRangeError("field", field, limits, location=self.path)
+            return int(field)
+        if self._planned:
+            raise AcquisitionError("the fields are known beforehand, so planes are written by field=number", location=self.path)
+        if row is not None and column is not None:
+            place = ("index", scene, row, column)
+        elif x_um is not None and y_um is not None:
+            place = ("position", scene, float(x_um), float(y_um))
+        else:
+            raise AcquisitionError("a plane needs field=, or row= and column=, or x_um= and y_um=", location=self.path)
+        return self._field_of_place.setdefault(place, self._n_fields)
+
+    def _note_field(self, number, shape, row, column, x_um, y_um, z_um, scene, channel) -> None:
+        new = number >= self._n_fields
+        if new:
+            self._grow(number + 1)
+        entry = self._fields[number]
+        if new or entry["height"] == 0:
+            entry["height"], entry["width"] = shape
+            entry["row"], entry["column"] = (-1 if value is None else value for value in (row, column))
+            entry["scene"] = -1 if scene is None else scene
+            entry["x_um"], entry["y_um"], entry["z_um"] = x_um or 0.0, y_um or 0.0, z_um
+            return
+        if (entry["height"], entry["width"]) != shape:
+            raise AcquisitionError(
+                f"field {number} is {entry['height']} × {entry['width']} pixels, but channel {channel} came with {shape[0]} × {shape[1]}",
+                location=self.path,
+            )
+        if x_um is not None and y_um is not None and (x_um, y_um) != (entry["x_um"], entry["y_um"]):
+            self._positions_of_planes.setdefault((number, channel), (float(x_um), float(y_um)))
+
+    def _grow(self, n_fields: int) -> None:
+        if n_fields > len(self._fields):
+            grown = new_fields(max(n_fields, len(self._fields) + _GROW_FIELDS), (0, 0))
+            grown[: len(self._fields)] = self._fields
+            self._fields = grown
+        self._n_fields = n_fields
+
+    # workers
+
+    def _store(self, pixels: np.ndarray, field: int, channel: int, z: int, t: int) -> None:
+        if self._failure:
+            return
+        layers = reduce_plane(pixels, self.tiling.factors)
+        checksum = zlib.crc32(pixels)
+        counts = np.bincount(pixels.ravel(), minlength=GREY_LEVELS).astype(np.uint32)
+        chunks = []
+        for level in range(self._first_level, len(layers)):
+            if not self.tiling.levels[level].packed:
+                chunks += self._block_chunks(layers[level], level, field, channel, z, t)
+        with self._file_lock:
+            if self._file is None or self._failure:
+                return
+            self._make_room(field)
+            for level in range(self._first_level, len(layers)):
+                if self.tiling.levels[level].packed:
+                    self._pack(layers[level], level, field, channel, z, t)
+            for key, data in chunks:
+                self._write_chunk(key, data)
+            self._file[fmt.ACQUIRED][field, channel, z, t] = 1
+            self._file[fmt.CHECKSUMS][field, channel, z, t] = checksum
+            self._add_histogram(field, channel, counts)
+
+    def _stored(self, job: Future) -> None:
+        self._room.release()
+        if not job.cancelled() and job.exception() is not None:
+            self._failure = self._failure or job.exception()
+
+    def _block_chunks(self, plane: np.ndarray, level: int, field: int, channel: int, z: int, t: int) -> list[tuple[TileKey, bytes]]:
+        cut = self.tiling.levels[level]
+        height, width = self.tiling.tile_shape
+        stored = fmt.stored_chunk(self.tiling, cut)
+        chunks = []
+        for row in range(-(-plane.shape[0] // height)):
+            for column in range(-(-plane.shape[1] // width)):
+                piece = plane[row * height : (row + 1) * height, column * width : (column + 1) * width]
+                if piece.shape != stored or not piece.flags.c_contiguous:
+                    tile = np.zeros(stored, np.uint16)
+                    tile[: piece.shape[0], : piece.shape[1]] = piece
+                    piece = tile
+                index = field * cut.tiles_per_field + row * cut.grid[1] + column
+                chunks.append((TileKey(level, index, channel, z, t), codec.compress(piece, *self._codec)))
+        return chunks
+
+    # the file; every method below is called with the file lock held, or by the only thread left
+
+    def _create(self) -> None:
+        file = self._file
+        n, c = self._n_fields, len(self.channels)
+        attributes = {
+            "format": fmt.FORMAT_NAME,
+            "format_version": fmt.FORMAT_VERSION,
+            "header": fmt.header_json(self.header),
+            "channels": fmt.channels_json(self.channels),
+            "scenes": json.dumps(self.scenes),
+            "field_shape": self.tiling.field_shape,
+            "tile_shape": self.tiling.tile_shape,
+            "levels": self.tiling.factors,
+            "size_z": self.size_z,
+            "size_t": self.size_t,
+            "orientation": self._orientation,
+            "finished": False,
+        }
+        for name, value in attributes.items():
+            file.attrs[name] = value
+        file[fmt.METADATA] = np.frombuffer(json.dumps(dict(self.header.extra), default=str).encode(), np.uint8)
+        file[fmt.CHANNEL_OFFSETS] = self._offsets_um
+        file.create_group(fmt.POSITIONS)
+        file.create_dataset(fmt.FIELDS, (n,), FIELD_DTYPE, maxshape=(None,), chunks=(_TABLE_ROWS,), fletcher32=True)
+        planes = (c, self.size_z, self.size_t)
+        rows = max(1, min(_TABLE_ROWS, (1 << 18) // max(1, int(np.prod(planes)))))
+        table = {"maxshape": (None, *planes), "chunks": (rows, *planes), "fletcher32": True}
+        file.create_dataset(fmt.ACQUIRED, (n, *planes), np.uint8, **table)
+        file.create_dataset(fmt.CHECKSUMS, (n, *planes), np.uint32, **table)
+        blosc = hdf5plugin.Blosc(cname=self._codec[0], clevel=self._codec[1], shuffle=hdf5plugin.Blosc.BITSHUFFLE)
+        histogram = {"maxshape": (None, c, GREY_LEVELS), "chunks": (1, 1, GREY_LEVELS), **blosc}
+        file.create_dataset(fmt.PLANE_HISTOGRAMS, (n, c, GREY_LEVELS), np.uint32, **histogram)
+        file.create_dataset(fmt.TOTAL_HISTOGRAM, (c, GREY_LEVELS), np.uint64)
+        for level in range(self._first_level, len(self.tiling.levels)):
+            shape = fmt.level_shape(self.tiling, level, n, c, self.size_z, self.size_t)
+            chunk = (1, 1, 1, 1, *fmt.stored_chunk(self.tiling, self.tiling.levels[level]))
+            file.create_dataset(fmt.level_name(level), shape, np.uint16, maxshape=(None, *shape[1:]), chunks=chunk, **blosc)
+
+    def _make_room(self, field: int) -> None:
+        """Grow every table that has a row per field; by steps, so that HDF5 is not asked for each."""
+        if field < self._file[fmt.ACQUIRED].shape[0]:
+            return
+        self._resize(field + _GROW_FIELDS)
+
+    def _resize(self, n_fields: int) -> None:
+        for name in (fmt.FIELDS, fmt.ACQUIRED, fmt.CHECKSUMS, fmt.PLANE_HISTOGRAMS):
+            self._file[name].resize(n_fields, axis=0)
+        for level in range(self._first_level, len(self.tiling.levels)):
+            self._file[fmt.level_name(level)].resize(
+                n_fields if not self.tiling.levels[level].packed else self.tiling.tile_count(level, n_fields), axis=0
+            )
+
+    def _write_chunk(self, key: TileKey, data: bytes) -> None:
+        self._file[fmt.level_name(key.level)].id.write_direct_chunk(fmt.chunk_coordinates(self.tiling, key), data)
+
+    def _pack(self, plane: np.ndarray, level: int, field: int, channel: int, z: int, t: int) -> None:
+        """Put a field into its packed tile; the tile is written once all its fields are there, or at the end."""
+        cut = self.tiling.levels[level]
+        slot = int(self._fields["slot"][field])
+        key = TileKey(level, slot // cut.fields_per_tile, channel, z, t)
+        tile, filled = self._packs.pop(key, (None, 0))
+        if tile is None:
+            tile = self._stored_pack(key)
+        row, column = cut.slot_origin(slot)
+        tile[row : row + plane.shape[0], column : column + plane.shape[1]] = plane
+        if filled + 1 == cut.fields_per_tile:
+            self._write_chunk(key, codec.compress(tile, *self._codec))
+            return
+        self._packs[key] = (tile, filled + 1)
+        if len(self._packs) * self.tiling.tile_nbytes > _OPEN_PACKS_NBYTES:
+            oldest, (tile, _) = self._packs.popitem(last=False)
+            self._write_chunk(oldest, codec.compress(tile, *self._codec))
+            self._stored_packs.add(oldest)
+
+    def _stored_pack(self, key: TileKey) -> np.ndarray:
+        """A packed tile as it lies in the file, zeros where it was not written yet."""
+        tile = np.zeros(self.tiling.tile_shape, np.uint16)
+        if key in self._stored_packs:
+            data = self._file[fmt.level_name(key.level)].id.read_direct_chunk(fmt.chunk_coordinates(self.tiling, key))[1]
+            codec.decode_into(data, tile)
+        return tile
+
+    def _add_histogram(self, field: int, channel: int, counts: np.ndarray) -> None:
+        self._totals[channel] += counts
+        if self.size_z * self.size_t > 1:
+            if (field, channel) in self._histograms:
+                counts = counts + self._histograms.pop((field, channel))
+            self._histograms[field, channel] = counts
+            if len(self._histograms) > 256:
+                self._flush_histogram(*next(iter(self._histograms)))
+            return
+        self._file[fmt.PLANE_HISTOGRAMS][field, channel] = counts
+
+    def _flush_histogram(self, field: int, channel: int) -> None:
+        self._file[fmt.PLANE_HISTOGRAMS][field, channel] += self._histograms.pop((field, channel))
+
+    def _finish(self) -> None:
+        file = self._file
+        while self._packs:
+            key, (tile, _) = self._packs.popitem(last=False)
+            self._make_room(0)
+            self._write_chunk(key, codec.compress(tile, *self._codec))
+        while self._histograms:
+            self._flush_histogram(*next(iter(self._histograms)))
+        self._resize(self._n_fields)
+        file[fmt.FIELDS][:] = self._fields[: self._n_fields]
+        file[fmt.TOTAL_HISTOGRAM][:] = self._totals
+        self._write_positions()
+        for level in range(self._first_level, len(self.tiling.levels)):
+            self._write_chunk_index(level)
+        file.attrs["finished"] = True
+
+    def _write_positions(self) -> None:
+        offsets = {name: chosen.plane_offsets_um for name, chosen in self._position_sets.items()}
+        if self._positions_of_planes:
+            stage = np.zeros((self._n_fields, len(self.channels), 2))
+            for (field, channel), (x_um, y_um) in self._positions_of_planes.items():
+                stage[field, channel] = x_um - self._fields["x_um"][field], y_um - self._fields["y_um"][field]
+            offsets["stage"] = stage
+        for name, table in offsets.items():
+            if table is not None:
+                self._file[f"{fmt.PLANE_OFFSETS}/{name}"] = np.asarray(table, np.float64)
+        for name, chosen in self._position_sets.items():
+            if name == "stage":  # lies in the table of fields
+                continue
+            dataset = self._file.create_dataset(f"{fmt.POSITIONS}/{name}", data=np.asarray(chosen.positions_um, np.float64))
+            if chosen.matrix is not None:
+                dataset.attrs["matrix"] = chosen.matrix
+
+    def _write_chunk_index(self, level: int) -> None:
+        """Where each chunk lies: HDF5's own look-up walks all chunks, so it is asked once, here."""
+        dataset = self._file[fmt.level_name(level)]
+        cut, n = self.tiling.levels[level], len(self.channels)
+        rows = self.tiling.tile_count(level, self._n_fields) * n * self.size_z * self.size_t
+        index = np.zeros((rows, 2), fmt.INDEX_DTYPE)
+        height, width = dataset.chunks[-2:]
+
+        def note(chunk) -> None:
+            major, channel, z, t, y, x = chunk.chunk_offset
+            minor = (y // height) * cut.grid[1] + x // width
+            key = TileKey(level, major * cut.tiles_per_field + minor, channel, z, t)
+            index[fmt.chunk_row(self.tiling, key, n, self.size_z, self.size_t)] = chunk.byte_offset, chunk.size
+
+        if rows:
+            self._file.flush()
+            dataset.id.chunk_iter(note)
+            table = self._file.create_dataset(f"{fmt.CHUNK_INDEX}/{level}", data=index)
+            table.attrs["offset"] = table.id.get_offset()
+
+    def _raise_failure(self) -> None:
+        failure = self._failure
+        if failure is None:
+            return
+        if isinstance(failure, SlideError):
+            raise failure
+        if isinstance(failure, OSError | RuntimeError):
+            raise WriteError(f"a plane could not be written: {failure}", location=self.path) from failure
+        raise failure
+
+
+def _checked_image(image: np.ndarray, field_shape: tuple[int, int]) -> np.ndarray:
+    image = np.asarray(image)
+    if image.ndim != 2 or image.dtype.kind != "u" or image.dtype.itemsize > 2:
+        raise AcquisitionError(f"a plane is a (height, width) array of uint16 or uint8, not {image.dtype} {image.shape}")
+    if not (0 < image.shape[0] <= field_shape[0] and 0 < image.shape[1] <= field_shape[1]):
+        raise AcquisitionError(f"a plane of {image.shape} pixels does not fit the slide's field_shape {field_shape}")
+    return image
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())

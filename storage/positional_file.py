@@ -1,0 +1,45 @@
+"""Reading bytes at an offset from many threads at once, on every operating system."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from rawmosaic.storage.errors import DamagedSlideError
+
+
+class PositionalFile:
+    """A file opened for `read(offset, size)`. Any thread; `close()` is the owner's, once no thread reads."""
+
+    def __init__(self, path: str):
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+        self._lock = threading.Lock()
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Exactly `size` bytes; DamagedSlideError where the file ends before."""
+        try:
+            data = self._read_at(offset, size)
+        except (OSError, OverflowError, ValueError) as error:
+            raise DamagedSlideError(f"{size} bytes at offset {offset} cannot be read: {error}", location=self.path) from error
+        if len(data) != size:
+            raise DamagedSlideError(f"the file ends before {size} bytes at offset {offset}", location=self.path)
+        return data
+
+    def close(self) -> None:
+        """Give the file back; closing twice is harmless."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    if hasattr(os, "pread"):
+
+        def _read_at(self, offset: int, size: int) -> bytes:
+            return os.pread(self._descriptor, size, offset)
+
+    else:  # Windows has no pread: seek and read under a lock
+
+        def _read_at(self, offset: int, size: int) -> bytes:
+            with self._lock:
+                os.lseek(self._descriptor, offset, os.SEEK_SET)
+                return os.read(self._descriptor, size)
