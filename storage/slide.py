@@ -210,9 +210,16 @@ class Slide(ABC):
             ("z", z, self.size_z),
             ("t", t, self.size_t),
         ):
-            if not 0 <= value < size:
-                limits = f"the slide has {what} 0 to {size - 1}" if size else f"the slide has no {what}"
-                raise OutOfRangeError(what, value, limits, location=self.location)
+            self._check_index(what, value, size)
+
+    def check_channel(self, channel: int) -> None:
+        """Raise OutOfRangeError unless the slide has the channel (it may have no field yet)."""
+        self._check_index("channel", channel, len(self.channels))
+
+    def _check_index(self, what: str, value: int, size: int) -> None:
+        if not 0 <= value < size:
+            limits = f"the slide has {what} 0 to {size - 1}" if size else f"the slide has no {what}"
+            raise OutOfRangeError(what, value, limits, location=self.location)
 
     def _position_set(self, name: str) -> PositionSet:
         if name not in self._position_sets:

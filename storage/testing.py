@@ -141,12 +141,13 @@ class SyntheticSlide(Slide):
 
     def acquired(self, z: int = 0, t: int = 0) -> np.ndarray:
         """(n_fields, n_channels) bool: which planes exist."""
-        self.check_plane(0, 0, z, t)
+        self._check_index("z", z, self.size_z)
+        self._check_index("t", t, self.size_t)
         return self._exists(np.arange(self.n_fields)[:, None], np.arange(len(self.channels))[None, :], z, t)
 
     def histogram(self, channel: int) -> np.ndarray:
         """(65536,) uint64 counts of a channel: exact, but of an even sample of planes above EXACT_HISTOGRAM_PX pixels."""
-        self.check_plane(0, channel, 0, 0)
+        self.check_channel(channel)
         if channel not in self._histograms:
             self._histograms[channel] = self._count(channel)
         return self._histograms[channel].copy()

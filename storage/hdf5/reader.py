@@ -71,7 +71,7 @@ class Hdf5Slide(Slide):
 
     def histogram(self, channel: int) -> np.ndarray:
         """(65536,) uint64 counts of acquired pixels of a channel, as summed by the writer."""
-        self.check_plane(0, channel, 0, 0)
+        self.check_channel(channel)
         return self._table(fmt.TOTAL_HISTOGRAM)[channel]
 
     def field_histogram(self, field: int, channel: int) -> np.ndarray:

@@ -132,6 +132,8 @@ class SlideWriter:
         the image in the mosaic frame. A plane of a known field at another position is kept as that plane's measured offset.
         """
         self._raise_failure()
+        if self._file is None:
+            raise WriteError("the writer is closed; planes are written before close()", location=self.path)
         image = _checked_image(image, self.tiling.field_shape)
         for what, value, size in (("channel", channel, len(self.channels)), ("z", z, self.size_z), ("t", t, self.size_t)):
             if not 0 <= value < size:
