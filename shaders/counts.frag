@@ -1,0 +1,26 @@
+// The raw counts of one channel, before contrast: what the overlap rules work on. Blending does the rule:
+// top and nearest overwrite, max takes the larger, feather sums.
+// Out: counts (0 to 65535) and weight; feather: weighted counts and weight, weight = field pixels to the nearest edge.
+
+flat in vec4 v_field;
+flat in vec4 v_quad;
+flat in vec4 v_tile[CHANNELS];
+
+#include "common/position.glsl"
+#include "common/sampling.glsl"
+
+out vec4 result;
+
+void main() {
+    vec2 p_field = field_position(v_field, v_quad);
+    float counts = tile_counts(v_tile[0], p_field, v_field.zw);
+    if (counts < 0.0)
+        discard;
+#if FEATHER
+    vec2 edge = min(p_field, v_field.zw - p_field);
+    float weight = max(min(edge.x, edge.y), 1e-3);
+    result = vec4(counts * weight, weight, 0.0, 1.0);
+#else
+    result = vec4(counts, 1.0, 0.0, 1.0);
+#endif
+}

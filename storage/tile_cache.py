@@ -1,0 +1,89 @@
+"""Decoded tiles in memory: least recently used out first, within a budget in bytes. Knows no file, no thread pool and no GL."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Container
+
+import numpy as np
+
+_SLAB_NBYTES = 8 << 20
+
+
+class TileCache:
+    """Tiles of one shape under integer keys. Memory comes in slabs as needed and is used again, never given back until `close`.
+
+    A tile is first *reserved* (someone decodes into it), then *put* (anyone may look at it). Any thread.
+    """
+
+    def __init__(self, tile_shape: tuple[int, int], budget_bytes: int):
+        self.tile_shape = tile_shape
+        self.tile_nbytes = 2 * tile_shape[0] * tile_shape[1]
+        self.capacity = max(4, budget_bytes // self.tile_nbytes)
+        self._free: list[np.ndarray] = []
+        self._allocated = 0
+        self._tiles: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def reserve(self, pinned: Container[int] = ()) -> np.ndarray | None:
+        """Room for one tile, taken from the oldest tile whose key is not pinned; None if all are."""
+        with self._lock:
+            if not self._free and self._allocated < self.capacity:
+                self._allocate_slab()
+            if self._free:
+                return self._free.pop()
+            for key in self._tiles:
+                if key not in pinned:
+                    return self._tiles.pop(key)
+            return None
+
+    def put(self, key: int, tile: np.ndarray) -> None:
+        """Make a reserved tile visible under its key."""
+        with self._lock:
+            displaced = self._tiles.pop(key, None)
+            if displaced is not None:
+                self._free.append(displaced)
+            self._tiles[key] = tile
+
+    def give_back(self, tile: np.ndarray) -> None:
+        """Return a reserved tile that could not be filled."""
+        with self._lock:
+            self._free.append(tile)
+
+    def get(self, key: int) -> np.ndarray | None:
+        """The tile, now the most recently used; None if it is not here. Valid until the next `reserve` that is not told to pin it."""
+        with self._lock:
+            tile = self._tiles.get(key)
+            if tile is not None:
+                self._tiles.move_to_end(key)
+            return tile
+
+    def __contains__(self, key: int) -> bool:
+        return key in self._tiles
+
+    def __len__(self) -> int:
+        return len(self._tiles)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated so far."""
+        return self._allocated * self.tile_nbytes
+
+    def clear(self) -> None:
+        """Forget all tiles; their memory stays for the next ones."""
+        with self._lock:
+            self._free.extend(self._tiles.values())
+            self._tiles.clear()
+
+    def close(self) -> None:
+        """Give all memory back."""
+        with self._lock:
+            self._tiles.clear()
+            self._free.clear()
+            self._allocated = 0
+
+    def _allocate_slab(self) -> None:
+        count = min(max(1, _SLAB_NBYTES // self.tile_nbytes), self.capacity - self._allocated)
+        self._free.extend(np.empty((count, *self.tile_shape), np.uint16))
+        self._allocated += count

@@ -1,0 +1,258 @@
+"""One view of one slide: camera → plan → load → upload → draw. The window, the offscreen viewer and the exports share it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from rawmosaic.storage.errors import GraphicsError, OutOfRangeError
+from rawmosaic.storage.slide import Slide
+from rawmosaic.storage.tile_cache import TileCache
+from rawmosaic.viewer.camera import Camera
+from rawmosaic.viewer.channels import ChannelView, default_colors, percentile_limits
+from rawmosaic.viewer.gl.api import GL
+from rawmosaic.viewer.gl.objects import TileTexture
+from rawmosaic.viewer.loader import TileLoader
+from rawmosaic.viewer.plan import OVERLAP_MODES, FramePlan, Geometry, TileNumbers, View, outline_rows, plan_frame
+from rawmosaic.viewer.renderer import Renderer, Target
+from rawmosaic.viewer.texture_cache import TextureCache
+
+INTERPOLATIONS = ("auto", "nearest", "smooth")
+DEFAULT_RAM_BYTES = 512 << 20
+DEFAULT_VRAM_BYTES = 256 << 20
+UPLOAD_DEADLINE_S = 0.008
+"""Time that one frame spends on uploads; what is left comes with the next."""
+
+
+@dataclass(frozen=True)
+class FrameReport:
+    """What one frame did: seconds in its parts, tiles by state (distinct tiles at the view's own layer)."""
+
+    plan_s: float = 0.0
+    upload_s: float = 0.0
+    draw_s: float = 0.0
+    level: int = 0
+    fields_in_view: int = 0
+    tiles_wanted: int = 0
+    tiles_missing: int = 0
+    tiles_failed: int = 0
+    tiles_uploaded: int = 0
+    tiles_pending: int = 0
+    quads: int = 0
+    tiles_in_texture: int = 0
+    tiles_in_ram: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every visible tile was drawn from its own layer (or is known to be unreadable)."""
+        return self.tiles_missing == 0
+
+
+class Engine:
+    """The state of a view and the caches behind it. Everything here runs in the GL thread, with the context current.
+
+    Parameters
+    ----------
+    on_arrival
+        Called from a worker thread when a tile arrived: the owner of the window draws again.
+    """
+
+    def __init__(
+        self,
+        slide: Slide,
+        size: tuple[int, int],
+        *,
+        ram_bytes: int = DEFAULT_RAM_BYTES,
+        vram_bytes: int = DEFAULT_VRAM_BYTES,
+        threads: int | None = None,
+        on_arrival: Callable[[], None] = lambda: None,
+    ):
+        self.slide = slide
+        self.channels = _initial_looks(slide)
+        self.camera = Camera(0.0, 0.0, 1.0, _checked_size(size), slide.header.pixel_size_um)
+        self.overlap, self.position_set, self.interpolation = "top", "stage", "auto"
+        self.z = self.t = 0
+        self.show_outlines = False
+        self.report = FrameReport()
+        self._numbers = TileNumbers(slide.tiling, slide.n_fields, len(slide.channels), slide.size_z, slide.size_t)
+        self._geometries: dict[str, Geometry] = {}
+        self._texture = _tile_texture(slide.tiling.tile_shape, vram_bytes)
+        self._textures = TextureCache(self._texture.layers)
+        self._renderer = Renderer()
+        self._tiles = TileCache(slide.tiling.tile_shape, ram_bytes)
+        numbers = self._numbers
+        self._loader = TileLoader(
+            lambda number, out: slide.read_tile(numbers.decode(number), out),
+            self._tiles,
+            threads or max(1, min(os.cpu_count() or 1, 8)),
+            on_arrival,
+        )
+        self.fit()
+
+    # the view
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the picture, pixels."""
+        return self.camera.size
+
+    def resize(self, size: tuple[int, int]) -> None:
+        """Another picture size, with the centre and scale kept."""
+        self.camera = replace(self.camera, size=_checked_size(size))
+
+    def fit(self) -> None:
+        """Show the whole mosaic."""
+        self.camera = self.camera.fitted(self.geometry.bounds_um)
+
+    def look_at(self, x_um: float, y_um: float, scale: float | None = None) -> None:
+        """Centre the view on a point of the mosaic frame, µm; `scale` is screen pixels per image pixel."""
+        scale = self.camera.scale if scale is None else float(scale)
+        if not (np.isfinite([x_um, y_um, scale]).all() and scale > 0):
+            raise OutOfRangeError("view", (x_um, y_um, scale), "position must be finite numbers and the scale above zero")
+        self.camera = replace(self.camera, x_um=float(x_um), y_um=float(y_um), scale=scale)
+
+    @property
+    def geometry(self) -> Geometry:
+        """Where the fields lie under the chosen position set."""
+        if self.position_set not in self._geometries:
+            self._geometries[self.position_set] = Geometry(self.slide, self.position_set)
+        return self._geometries[self.position_set]
+
+    def view(self) -> View:
+        """What is asked to be shown, as a value."""
+        if self.overlap not in OVERLAP_MODES:
+            raise OutOfRangeError("overlap mode", self.overlap, "choose one of " + ", ".join(OVERLAP_MODES))
+        if self.interpolation not in INTERPOLATIONS:
+            raise OutOfRangeError("interpolation", self.interpolation, "choose one of " + ", ".join(INTERPOLATIONS))
+        for what, value, size in (("z", self.z, self.slide.size_z), ("t", self.t, self.slide.size_t)):
+            if not 0 <= value < size:
+                raise OutOfRangeError(what, value, f"the slide has {what} 0 to {size - 1}", location=self.slide.location)
+        smooth = self.interpolation == "smooth" or (self.interpolation == "auto" and self.camera.scale < 1.0)
+        shown = tuple(number for number, look in enumerate(self.channels) if look.visible)
+        return View(self.camera, shown, self.position_set, self.z, self.t, self.overlap, smooth)
+
+    # frames
+
+    def frame(self, target: Target, upload_deadline_s: float = UPLOAD_DEADLINE_S) -> FrameReport:
+        """Draw what can be shown now and ask for what is missing; never waits for a tile."""
+        view = self.view()
+        started = time.perf_counter()
+        plan = self._plan(view)
+        planned = time.perf_counter()
+        uploaded = self._upload(plan, planned + upload_deadline_s)
+        if uploaded:
+            plan = self._plan(view)
+        prepared = time.perf_counter()
+        self._draw(plan, view, target)
+        self.report = FrameReport(
+            plan_s=planned - started,
+            upload_s=prepared - planned,
+            draw_s=time.perf_counter() - prepared,
+            level=plan.level,
+            fields_in_view=plan.fields_in_view,
+            tiles_wanted=plan.tiles_wanted,
+            tiles_missing=plan.tiles_missing,
+            tiles_failed=plan.tiles_failed,
+            tiles_uploaded=uploaded,
+            tiles_pending=self._loader.pending,
+            quads=sum(draw.quads for draw in plan.draws),
+            tiles_in_texture=len(self._textures),
+            tiles_in_ram=len(self._tiles),
+        )
+        return self.report
+
+    def settled_frame(self, target: Target, timeout_s: float = 600.0) -> FrameReport:
+        """Draw once every visible tile is there (or known to be unreadable); GraphicsError after the time-out."""
+        view = self.view()
+        end = time.monotonic() + timeout_s
+        while True:
+            plan = self._plan(view)
+            if not plan.fetch:
+                break
+            if not self._upload(plan, float("inf")):
+                self._loader.wait(0.5)
+            if time.monotonic() > end:
+                raise GraphicsError(f"the view is not complete after {timeout_s:g} s: {plan.tiles_missing} tiles are still missing")
+        return self.frame(target)
+
+    def failures(self) -> list[str]:
+        """One line for each tile that could not be read."""
+        return sorted({str(failure.error) for failure in self._loader.failed().values()})
+
+    def close(self) -> None:
+        """Stop the threads and delete the GL objects; the slide stays its owner's. Closing twice is harmless."""
+        self._loader.close()
+        self._tiles.close()
+        self._renderer.close()
+        self._texture.close()
+
+    def _plan(self, view: View) -> FramePlan:
+        plan = plan_frame(
+            view,
+            self.geometry,
+            self.slide.tiling,
+            self._numbers,
+            self.slide.acquired(view.z, view.t),
+            self._textures.lookup,
+            self._textures.capacity,
+            self._loader.failed(),
+        )
+        self._textures.begin_frame(plan.layers)
+        self._loader.want(plan.fetch)
+        return plan
+
+    def _upload(self, plan: FramePlan, deadline: float) -> int:
+        """Copy wanted tiles that are in memory into texture layers, most urgent first, until the deadline."""
+        uploaded = []
+        self._texture.bind()
+        for number, tile in self._loader.ready(plan.fetch):
+            layer = self._textures.allocate(number)
+            if layer is None:
+                break
+            self._texture.upload(layer, tile)
+            uploaded.append(number)
+            if time.perf_counter() > deadline:
+                break
+        self._loader.release(uploaded)
+        return len(uploaded)
+
+    def _draw(self, plan: FramePlan, view: View, target: Target) -> None:
+        looks = [self.channels[channel] for channel in view.channels]
+        self._renderer.draw(plan, view, looks, self._texture, target)
+        if self.show_outlines:
+            fields = self.geometry.in_view(view.camera, 0)
+            self._renderer.draw_outlines(outline_rows(view.camera, self.geometry, fields), plan, target)
+
+
+def _initial_looks(slide: Slide) -> list[ChannelView]:
+    """Colours and limits that belong to slide and channel: the file's own, else automatic from the stored histogram."""
+    colors = default_colors(slide.channels)
+    looks = []
+    for number, (channel, color) in enumerate(zip(slide.channels, colors, strict=True)):
+        limits = channel.contrast_limits or percentile_limits(slide.histogram(number))
+        looks.append(ChannelView(channel.name, limits, color))
+    return looks
+
+
+def _tile_texture(tile_shape: tuple[int, int], vram_bytes: int) -> TileTexture:
+    """As many layers as the budget and the driver allow; a driver that refuses is asked for half."""
+    most = int(GL.glGetIntegerv(GL.GL_MAX_ARRAY_TEXTURE_LAYERS))
+    layers = max(8, min(most, vram_bytes // (2 * tile_shape[0] * tile_shape[1])))
+    while True:
+        try:
+            return TileTexture(tile_shape, layers)
+        except GraphicsError:
+            if layers <= 8:
+                raise
+            layers //= 2
+
+
+def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
+    width, height = (int(side) for side in size)
+    if not (0 < width <= 16384 and 0 < height <= 16384):
+        raise OutOfRangeError("picture size", f"{width}x{height}", "each side is 1 to 16384 pixels")
+    return width, height

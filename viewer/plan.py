@@ -1,0 +1,421 @@
+"""The plan of a frame: what to draw from what is resident, and what to fetch. Pure: no thread, no file, no GL.
+
+Names carry their frame: ``p_`` full-resolution pixels of a field (x right, y down from its first pixel's corner), ``l_``
+pixels of a zoom layer, ``s_`` mosaic µm, ``w_`` screen pixels from the screen's centre.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rawmosaic.storage.placement import Placement
+from rawmosaic.storage.pyramid import TileKey, Tiling
+from rawmosaic.storage.slide import Slide
+from rawmosaic.storage.spatial_index import SpatialIndex
+from rawmosaic.viewer.camera import Camera, bounds_of
+
+OVERLAP_MODES = ("top", "nearest", "feather", "max")
+ROWS_BEFORE_CHANNELS = 3
+"""Table rows per quad before those of its channels; shaders/mosaic.vert says what each holds."""
+
+
+class TileNumbers:
+    """Tile keys as single integers, so that thousands are made, compared and looked up at once."""
+
+    def __init__(self, tiling: Tiling, n_fields: int, n_channels: int, size_z: int, size_t: int):
+        counts = [tiling.tile_count(level, n_fields) for level in range(len(tiling.levels))]
+        self._first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self._n_channels, self._size_z, self._size_t = n_channels, size_z, size_t
+
+    def encode(self, level: int, index: np.ndarray, channel: int, z: int, t: int) -> np.ndarray:
+        """(n,) int64 numbers of the tiles with these indices on a level."""
+        tile = self._first[level] + np.asarray(index, np.int64)
+        return ((tile * self._n_channels + channel) * self._size_z + z) * self._size_t + t
+
+    def decode(self, number: int) -> TileKey:
+        """The key that a number stands for."""
+        rest, t = divmod(int(number), self._size_t)
+        rest, z = divmod(rest, self._size_z)
+        tile, channel = divmod(rest, self._n_channels)
+        level = int(np.searchsorted(self._first, tile, side="right")) - 1
+        return TileKey(level, tile - int(self._first[level]), channel, z, t)
+
+
+@dataclass(frozen=True)
+class View:
+    """What is asked to be shown: the camera, the shown channels in order, and how they are placed and merged."""
+
+    camera: Camera
+    channels: tuple[int, ...]
+    position_set: str = "stage"
+    z: int = 0
+    t: int = 0
+    overlap: str = "top"
+    smooth: bool = False
+
+
+class Geometry:
+    """Where the fields of a slide lie under one position set, made once and shared by all frames."""
+
+    def __init__(self, slide: Slide, position_set: str):
+        fields = slide.fields
+        self.placement: Placement = slide.placement(position_set)
+        self.p_sizes = np.stack([fields["width"], fields["height"]], axis=-1).astype(np.float64)
+        self.slots = fields["slot"].astype(np.int64)
+        self.half_um = self.placement.half_extents_um(fields["width"], fields["height"])
+        self.from_um = np.linalg.inv(self.placement.matrix_um)
+        self.shared = self.placement.shared_by_channels
+        self._centres: dict[int, np.ndarray] = {}
+        self._indices: dict[int, SpatialIndex] = {}
+        self.bounds_um = self._bounds(len(slide.channels))
+
+    def centres_um(self, channel: int) -> np.ndarray:
+        """(n, 2) field centres of a channel, mosaic µm."""
+        channel = 0 if self.shared else channel
+        if channel not in self._centres:
+            self._centres[channel] = self.placement.centres_um(channel)
+        return self._centres[channel]
+
+    def in_view(self, camera: Camera, channel: int) -> np.ndarray:
+        """Ascending numbers of the fields whose box meets the viewport."""
+        channel = 0 if self.shared else channel
+        if channel not in self._indices:
+            self._indices[channel] = SpatialIndex(self.centres_um(channel), self.half_um)
+        return self._indices[channel].query(camera.bounds_um())
+
+    def _bounds(self, n_channels: int) -> tuple[float, float, float, float]:
+        channels = range(1 if self.shared else n_channels)
+        each = np.array([bounds_of(self.centres_um(channel), self.half_um) for channel in channels] or [(0, 0, 1, 1)])
+        return (*map(float, each[:, :2].min(axis=0)), *map(float, each[:, 2:].max(axis=0)))
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One instanced draw: the shown channels it carries (positions in `View.channels`) and its table rows."""
+
+    channels: tuple[int, ...]
+    rows: np.ndarray
+    """(quads × (3 + channels), 4) float32, see shaders/mosaic.vert"""
+
+    @property
+    def quads(self) -> int:
+        """Instances to draw."""
+        return len(self.rows) // (ROWS_BEFORE_CHANNELS + len(self.channels))
+
+
+@dataclass(frozen=True)
+class FramePlan:
+    """What one frame does. `fetch` holds tile numbers, most urgent first; `layers` the texture layers that are drawn."""
+
+    level: int
+    draws: tuple[Draw, ...]
+    direct: bool
+    image_to_screen: np.ndarray
+    fetch: tuple[int, ...]
+    layers: np.ndarray
+    outlines: np.ndarray
+    """(k, 4) float32 rows (p_ at the screen's centre, size) of fields in view of which nothing is resident"""
+    tiles_wanted: int = 0
+    tiles_missing: int = 0
+    tiles_failed: int = 0
+    fields_in_view: int = 0
+    depth_scale: float = field(default=0.0)
+
+
+def choose_level(scale: float, factors: tuple[int, ...]) -> int:
+    """The layer at or above the screen's density: the largest reduction that is not coarser than the screen."""
+    fitting = [level for level, factor in enumerate(factors) if factor * scale <= 1.0 + 1e-9]
+    return max(fitting, default=0)
+
+
+def plan_frame(
+    view: View,
+    geometry: Geometry,
+    tiling: Tiling,
+    numbers: TileNumbers,
+    acquired: np.ndarray,
+    lookup: Callable[[np.ndarray], np.ndarray],
+    capacity: int,
+    failed: Container[int] = frozenset(),
+) -> FramePlan:
+    """Plan one frame.
+
+    Parameters
+    ----------
+    acquired
+        (n_fields, n_channels) bool at the view's z and t.
+    lookup
+        (n,) tile numbers → (n,) float32 texture layers, negative where a tile is not resident.
+    capacity
+        Tiles the texture cache holds; a view that needs more is planned on a coarser layer.
+    failed
+        Tile numbers that cannot be read: their place is taken by a coarser layer.
+    """
+    camera = view.camera
+    image_to_screen = geometry.placement.matrix_um / camera.pixel_size_um * camera.scale
+    groups = _channel_groups(view, geometry, acquired)
+    level = choose_level(camera.scale, tiling.factors)
+    while True:
+        batches = [_tiles_in_view(view, geometry, tiling, level, *group) for group in groups]
+        wanted = [
+            numbers.encode(level, batch.index, view.channels[channel], view.z, view.t)
+            for batch in batches
+            for channel in batch.channels
+        ]
+        unique = len(np.unique(np.concatenate(wanted))) if wanted else 0
+        if unique <= capacity or level == len(tiling.levels) - 1:
+            break
+        level += 1
+
+    w_reach = 0.5 * float(np.hypot(*camera.size))
+    depth_scale = 0.0
+    draws, layers, fetch, urgency = [], [], [], []
+    missing = failures = 0
+    shown: list[np.ndarray] = []
+    for batch in batches:
+        rows, resolved = _rows(view, geometry, tiling, numbers, level, batch, lookup, failed)
+        keep = resolved.any_resident
+        layers.append(resolved.layers[resolved.layers >= 0])
+        fetch.append(resolved.fetch)
+        urgency.append(resolved.urgency)
+        missing += resolved.missing
+        failures += resolved.failed
+        shown.append(batch.fields[keep])
+        if keep.any():
+            draws.append(Draw(batch.channels, np.ascontiguousarray(rows[keep]).reshape(-1, 4)))
+            w_centres = rows[keep][:, 2, :2]
+            far = float(np.hypot(w_centres[:, 0], w_centres[:, 1]).max())
+            depth_scale = max(depth_scale, far * far + 2.2 * far * w_reach)
+
+    fetch_numbers = np.concatenate(fetch) if fetch else np.empty(0, np.int64)
+    order = np.argsort(np.concatenate(urgency), kind="stable") if fetch else np.empty(0, np.int64)
+    everything = np.unique(np.concatenate([group[1] for group in groups])) if groups else np.empty(0, np.int64)
+    empty = np.setdiff1d(everything, np.concatenate(shown)) if shown else everything
+    return FramePlan(
+        level=level,
+        draws=tuple(draws),
+        direct=_is_direct(view, groups),
+        image_to_screen=image_to_screen,
+        fetch=tuple(dict.fromkeys(fetch_numbers[order].tolist())),
+        layers=np.concatenate(layers).astype(np.int64) if layers else np.empty(0, np.int64),
+        outlines=outline_rows(camera, geometry, empty),
+        tiles_wanted=unique,
+        tiles_missing=missing,
+        tiles_failed=failures,
+        fields_in_view=len(everything),
+        depth_scale=1.0 / depth_scale if depth_scale > 0 else 1.0,
+    )
+
+
+def outline_rows(camera: Camera, geometry: Geometry, fields: np.ndarray) -> np.ndarray:
+    """(k, 4) float32 rows for shaders/outline.vert: field pixel at the screen's centre, field size."""
+    p_centre = _p_at_screen_centre(camera, geometry, geometry.centres_um(0)[fields], fields)
+    return np.concatenate([p_centre, geometry.p_sizes[fields]], axis=1).astype(np.float32)
+
+
+def _channel_groups(view: View, geometry: Geometry, acquired: np.ndarray) -> list[tuple[tuple[int, ...], np.ndarray]]:
+    """(shown channels, fields) that are drawn together: all channels in one pass where each field in view has all or none
+    of them at one place and the overlap rule needs no buffer; else channel by channel."""
+    if not view.channels:
+        return []
+    every = tuple(range(len(view.channels)))
+    if view.overlap in ("top", "nearest") and geometry.shared:
+        fields = geometry.in_view(view.camera, 0)
+        has = acquired[np.ix_(fields, view.channels)]
+        some = has.any(axis=1)
+        if (has.all(axis=1) == some).all():
+            return [(every, fields[some])]
+    groups = []
+    for position in every:
+        channel = view.channels[position]
+        fields = geometry.in_view(view.camera, channel)
+        groups.append(((position,), fields[acquired[fields, channel]]))
+    return groups
+
+
+def _is_direct(view: View, groups: list) -> bool:
+    """One pass is enough: a single group whose overlaps are decided by drawing order or depth."""
+    return len(groups) <= 1 and view.overlap in ("top", "nearest")
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Quads of one group: per quad its field, tile index, rectangle (x0, y0, x1, y1) in p_, and tile origin in l_."""
+
+    channels: tuple[int, ...]
+    fields: np.ndarray
+    index: np.ndarray
+    p_rect: np.ndarray
+    l_origin: np.ndarray
+    p_centre: np.ndarray
+    w_centre: np.ndarray
+
+
+def _p_at_screen_centre(camera: Camera, geometry: Geometry, centres_um: np.ndarray, fields: np.ndarray) -> np.ndarray:
+    """(k, 2) the field pixel that lies at the centre of the screen."""
+    offset = np.array([camera.x_um, camera.y_um]) - centres_um
+    return offset @ geometry.from_um.T + 0.5 * geometry.p_sizes[fields]
+
+
+def _tiles_in_view(
+    view: View, geometry: Geometry, tiling: Tiling, level: int, channels: tuple[int, ...], fields: np.ndarray
+) -> _Batch:
+    """The tiles of a layer that meet the viewport, field by field in drawing order."""
+    camera, cut = view.camera, tiling.levels[level]
+    centres = geometry.centres_um(view.channels[channels[0]])[fields]
+    p_centre = _p_at_screen_centre(camera, geometry, centres, fields)
+    w_centre = (centres - (camera.x_um, camera.y_um)) * camera.px_per_um
+    p_size = geometry.p_sizes[fields]
+    screen_to_image = np.linalg.inv(geometry.placement.matrix_um) / camera.px_per_um
+    p_reach = np.abs(screen_to_image) @ (0.5 * np.array(camera.size, np.float64))
+    if cut.packed:
+        visible = np.flatnonzero(((p_centre + p_reach > 0) & (p_centre - p_reach < p_size)).all(axis=1))
+        slots = geometry.slots[fields[visible]]
+        row, column = cut.slot_origin(slots)
+        return _Batch(
+            channels,
+            fields[visible],
+            slots // cut.fields_per_tile,
+            np.concatenate([np.zeros((len(visible), 2)), p_size[visible]], axis=1),
+            np.stack([-column, -row], axis=-1).astype(np.float64),
+            p_centre[visible],
+            w_centre[visible],
+        )
+    p_tile = np.array(tiling.tile_shape[::-1], np.float64) * cut.factor
+    last = np.ceil(p_size / p_tile).astype(np.int64) - 1
+    low = np.maximum(np.floor((p_centre - p_reach) / p_tile).astype(np.int64), 0)
+    high = np.minimum(np.floor((p_centre + p_reach) / p_tile).astype(np.int64), last)
+    across, down = np.maximum(high - low + 1, 0).T
+    count = across * down
+    which = np.repeat(np.arange(len(fields)), count)
+    within = np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
+    tile = np.stack([low[which, 0] + within % across[which], low[which, 1] + within // across[which]], axis=-1)
+    return _Batch(
+        channels,
+        fields[which],
+        fields[which] * cut.tiles_per_field + tile[:, 1] * cut.grid[1] + tile[:, 0],
+        np.concatenate([tile * p_tile, np.minimum((tile + 1) * p_tile, p_size[which])], axis=1),
+        tile * np.array(tiling.tile_shape[::-1], np.float64),
+        p_centre[which],
+        w_centre[which],
+    )
+
+
+@dataclass(frozen=True)
+class _Resolved:
+    """What stands for each (quad, channel): layers (negative: nothing), what to fetch, and how urgently."""
+
+    layers: np.ndarray
+    any_resident: np.ndarray
+    fetch: np.ndarray
+    urgency: np.ndarray
+    missing: int
+    failed: int
+
+
+def _rows(
+    view: View,
+    geometry: Geometry,
+    tiling: Tiling,
+    numbers: TileNumbers,
+    level: int,
+    batch: _Batch,
+    lookup: Callable[[np.ndarray], np.ndarray],
+    failed: Container[int],
+) -> tuple[np.ndarray, _Resolved]:
+    """(quads, 3 + channels, 4) float32 table rows of a batch, and what is missing."""
+    n = len(batch.fields)
+    rows = np.zeros((n, ROWS_BEFORE_CHANNELS + len(batch.channels), 4), np.float32)
+    rows[:, 0, :2] = batch.p_centre
+    rows[:, 0, 2:] = geometry.p_sizes[batch.fields]
+    rows[:, 1] = batch.p_rect
+    rows[:, 2, :2] = batch.w_centre
+    w_distance = _distance_from_centre(view.camera, geometry, batch)
+    all_layers, fetch, urgency = [], [], []
+    missing = failures = 0
+    for column, position in enumerate(batch.channels):
+        channel = view.channels[position]
+        wanted = numbers.encode(level, batch.index, channel, view.z, view.t)
+        layers = lookup(wanted)
+        target = rows[:, ROWS_BEFORE_CHANNELS + column]
+        target[:, 0] = layers
+        target[:, 1] = 1.0 / tiling.levels[level].factor
+        target[:, 2:] = batch.l_origin
+        absent = np.flatnonzero(layers < 0)
+        if len(absent):
+            broken = np.array([number in failed for number in wanted[absent].tolist()], bool)
+            fetch.append(wanted[absent[~broken]])
+            urgency.append(w_distance[absent[~broken]])
+            missing += len(np.unique(wanted[absent[~broken]]))
+            failures += len(np.unique(wanted[absent[broken]]))
+            more = _stand_ins(view, geometry, tiling, numbers, level, batch, channel, absent, broken, target, lookup, failed)
+            fetch.append(more)
+            urgency.append(np.zeros(len(more)))
+            missing += len(more)
+        all_layers.append(target[:, 0])
+    layers = np.stack(all_layers, axis=-1) if all_layers else np.empty((n, 0))
+    return rows, _Resolved(
+        layers,
+        (layers >= 0).any(axis=1) if n else np.zeros(0, bool),
+        np.concatenate(fetch) if fetch else np.empty(0, np.int64),
+        np.concatenate(urgency) if urgency else np.empty(0),
+        missing,
+        failures,
+    )
+
+
+def _stand_ins(
+    view: View,
+    geometry: Geometry,
+    tiling: Tiling,
+    numbers: TileNumbers,
+    level: int,
+    batch: _Batch,
+    channel: int,
+    absent: np.ndarray,
+    broken: np.ndarray,
+    target: np.ndarray,
+    lookup: Callable[[np.ndarray], np.ndarray],
+    failed: Container[int],
+) -> np.ndarray:
+    """Fill the rows of absent tiles from coarser layers; returns numbers to fetch in place of tiles that cannot be read."""
+    fetch = []
+    for coarser in range(level + 1, len(tiling.levels)):
+        if not len(absent):
+            break
+        index, l_origin = _ancestors(geometry, tiling, coarser, batch.fields[absent], batch.p_rect[absent])
+        wanted = numbers.encode(coarser, index, channel, view.z, view.t)
+        layers = lookup(wanted)
+        found = layers >= 0
+        target[absent[found], 0] = layers[found]
+        target[absent[found], 1] = 1.0 / tiling.levels[coarser].factor
+        target[absent[found], 2:] = l_origin[found]
+        if broken.any():
+            replaceable = np.array([number not in failed for number in wanted.tolist()], bool)
+            fetch.append(np.unique(wanted[broken & ~found & replaceable]))
+            broken = broken & ~replaceable
+        absent, broken = absent[~found], broken[~found]
+    return np.concatenate(fetch) if fetch else np.empty(0, np.int64)
+
+
+def _ancestors(
+    geometry: Geometry, tiling: Tiling, level: int, fields: np.ndarray, p_rect: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(k,) tile indices on a coarser layer that hold the rectangles, and (k, 2) their origins in that layer's pixels."""
+    cut = tiling.levels[level]
+    if cut.packed:
+        slots = geometry.slots[fields]
+        row, column = cut.slot_origin(slots)
+        return slots // cut.fields_per_tile, np.stack([-column, -row], axis=-1).astype(np.float64)
+    tile_size = np.array(tiling.tile_shape[::-1], np.float64)
+    tile = np.floor(p_rect[:, :2] / (tile_size * cut.factor)).astype(np.int64)
+    return fields * cut.tiles_per_field + tile[:, 1] * cut.grid[1] + tile[:, 0], tile * tile_size
+
+
+def _distance_from_centre(camera: Camera, geometry: Geometry, batch: _Batch) -> np.ndarray:
+    """(quads,) screen pixels between a quad's middle and the screen's centre, roughly: what is looked at comes first."""
+    middle = 0.5 * (batch.p_rect[:, :2] + batch.p_rect[:, 2:]) - batch.p_centre
+    return np.hypot(middle[:, 0], middle[:, 1]) * camera.scale

@@ -1,0 +1,209 @@
+"""A plan and textures → pixels. Knows no path, no socket, no lock and no slide.
+
+Two ways: *direct*, one instanced draw that contrasts and mixes all channels at once; and *by channel*, where the raw
+counts of one channel are merged by the overlap rule in a float buffer before contrast, and the channels are added up in a
+float picture. Programs are compiled when first needed, one per number of channels, and kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rawmosaic.viewer.channels import ChannelView
+from rawmosaic.viewer.gl.api import GL
+from rawmosaic.viewer.gl.objects import Framebuffer, Sampler, TableTexture, TileTexture, VertexArray
+from rawmosaic.viewer.gl.program import Program
+from rawmosaic.viewer.plan import ROWS_BEFORE_CHANNELS, Draw, FramePlan, View
+
+OUTLINE_COLOR = (0.35, 0.35, 0.35)
+_EDGE_MARGIN = 1.0 / 16
+"""Screen pixels by which quads are drawn too large; the fragment shader cuts them to the exact edge."""
+
+_TILES_UNIT, _TABLE_UNIT = 0, 1
+_MOST_DIRECT_CHANNELS = 12
+"""Flat inputs that every OpenGL 3.3 driver has room for: 15 vec4, of which 2 are not channels'."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a frame goes: a framebuffer name (0: the window), its size, and whether its first row is the top of the picture."""
+
+    framebuffer: int
+    size: tuple[int, int]
+    top_row_first: bool
+
+    def bind(self) -> None:
+        """Draw into it from now on."""
+        GL.glBindFramebuffer(GL.GL_FRAMEBUFFER, self.framebuffer)
+        GL.glViewport(0, 0, *self.size)
+
+
+class Renderer:
+    """Owns programs, the quad table and the float buffers of one context. All calls in the GL thread."""
+
+    def __init__(self):
+        self._vertex_array = VertexArray()
+        self._quads = TableTexture()
+        self._samplers = {False: Sampler(linear=False), True: Sampler(linear=True)}
+        self._programs: dict[tuple, Program] = {}
+        self._buffers: dict[tuple, Framebuffer] = {}
+        GL.glPixelStorei(GL.GL_UNPACK_ALIGNMENT, 1)
+
+    def draw(
+        self, plan: FramePlan, view: View, looks: Sequence[ChannelView], tiles: TileTexture, target: Target, outlines: bool = False
+    ) -> None:
+        """Draw a planned frame. `looks` are those of `view.channels`, in order."""
+        self._vertex_array.bind()
+        GL.glActiveTexture(GL.GL_TEXTURE0 + _TILES_UNIT)
+        tiles.bind(_TILES_UNIT)
+        GL.glBindSampler(_TILES_UNIT, self._samplers[view.smooth].name)
+        target.bind()
+        GL.glDisable(GL.GL_BLEND)
+        GL.glDisable(GL.GL_DEPTH_TEST)
+        GL.glClearColor(0.0, 0.0, 0.0, 1.0)
+        GL.glClear(GL.GL_COLOR_BUFFER_BIT)
+        if plan.direct and all(len(draw.channels) <= _MOST_DIRECT_CHANNELS for draw in plan.draws) and view.overlap == "top":
+            for draw in plan.draws:
+                self._draw_direct(draw, plan, view, looks, tiles, target)
+        else:
+            self._draw_by_channel(plan, view, looks, tiles, target)
+        GL.glBindSampler(_TILES_UNIT, 0)
+        if len(plan.outlines):
+            self._draw_outlines(plan.outlines, plan, target)
+
+    def draw_outlines(self, rows: np.ndarray, plan: FramePlan, target: Target) -> None:
+        """Outlines of any fields over what is drawn already; rows as `FramePlan.outlines`."""
+        self._vertex_array.bind()
+        self._draw_outlines(rows, plan, target)
+
+    def close(self) -> None:
+        """Delete everything; closing twice is harmless."""
+        for owned in (self._vertex_array, self._quads, *self._samplers.values(), *self._programs.values(), *self._buffers.values()):
+            owned.close()
+        self._programs.clear()
+        self._buffers.clear()
+
+    def _draw_direct(self, draw: Draw, plan: FramePlan, view: View, looks, tiles: TileTexture, target: Target) -> None:
+        shown = [looks[position] for position in draw.channels]
+        defines = {"CHANNELS": len(shown), "SMOOTH": view.smooth, "GAMMA": any(look.gamma != 1.0 for look in shown)}
+        program = self._program("mosaic.vert", "mosaic.frag", defines)
+        program.set_floats("limits", np.array([look.shader_limits() for look in shown]))
+        program.set_floats("colors", np.array([look.rgb() for look in shown]))
+        self._draw_quads(program, draw, plan, tiles, target)
+
+    def _draw_by_channel(self, plan: FramePlan, view: View, looks, tiles: TileTexture, target: Target) -> None:
+        counts = self._buffer("counts", target.size, GL.GL_RG32F, depth=True)
+        picture = self._buffer("picture", target.size, GL.GL_RGBA32F)
+        picture.bind()
+        GL.glClear(GL.GL_COLOR_BUFFER_BIT)
+        for draw in plan.draws:
+            for column, position in enumerate(draw.channels):
+                single = draw if len(draw.channels) == 1 else _one_channel(draw, column)
+                self._merge_counts(single, plan, view, tiles, counts, target)
+                self._add_channel(counts, picture, looks[position])
+        target.bind()
+        program = self._program("fullscreen.vert", "present.frag", {})
+        self._draw_screen(program, "picture", picture)
+
+    def _merge_counts(
+        self, draw: Draw, plan: FramePlan, view: View, tiles: TileTexture, counts: Framebuffer, target: Target
+    ) -> None:
+        counts.bind()
+        GL.glClearColor(0.0, 0.0, 0.0, 0.0)
+        GL.glClear(GL.GL_COLOR_BUFFER_BIT | GL.GL_DEPTH_BUFFER_BIT)
+        if view.overlap == "max":
+            GL.glEnable(GL.GL_BLEND)
+            GL.glBlendEquation(GL.GL_MAX)
+        elif view.overlap == "feather":
+            GL.glEnable(GL.GL_BLEND)
+            GL.glBlendEquation(GL.GL_FUNC_ADD)
+            GL.glBlendFunc(GL.GL_ONE, GL.GL_ONE)
+        elif view.overlap == "nearest":
+            GL.glEnable(GL.GL_DEPTH_TEST)
+            GL.glDepthFunc(GL.GL_LEQUAL)
+        program = self._program(
+            "mosaic.vert", "counts.frag", {"CHANNELS": 1, "SMOOTH": view.smooth, "FEATHER": view.overlap == "feather"}
+        )
+        self._draw_quads(program, draw, plan, tiles, target)
+        GL.glDisable(GL.GL_BLEND)
+        GL.glDisable(GL.GL_DEPTH_TEST)
+
+    def _add_channel(self, counts: Framebuffer, picture: Framebuffer, look: ChannelView) -> None:
+        picture.bind()
+        GL.glEnable(GL.GL_BLEND)
+        GL.glBlendEquation(GL.GL_FUNC_ADD)
+        GL.glBlendFunc(GL.GL_ONE, GL.GL_ONE)
+        program = self._program("fullscreen.vert", "compose.frag", {"GAMMA": look.gamma != 1.0})
+        program.set_floats("limits", np.array(look.shader_limits()))
+        program.set_floats("channel_color", np.array(look.rgb()))
+        self._draw_screen(program, "counts", counts)
+        GL.glDisable(GL.GL_BLEND)
+
+    def _draw_quads(self, program: Program, draw: Draw, plan: FramePlan, tiles: TileTexture, target: Target) -> None:
+        _set_camera(program, plan, target)
+        height, width = tiles.tile_shape
+        program.set_int("tiles", _TILES_UNIT)
+        program.set_floats("tile_size", np.array([width, height]))
+        program.set_floats("margin_px", np.array([_EDGE_MARGIN * _px_per_screen_px(plan)]))
+        program.set_floats("depth_scale", np.array([plan.depth_scale]))
+        self._quads.fill(draw.rows)
+        self._quads.bind(_TABLE_UNIT)
+        program.set_int("quads", _TABLE_UNIT)
+        GL.glDrawArraysInstanced(GL.GL_TRIANGLE_STRIP, 0, 4, draw.quads)
+
+    def _draw_screen(self, program: Program, name: str, source: Framebuffer) -> None:
+        GL.glActiveTexture(GL.GL_TEXTURE0 + _TABLE_UNIT)
+        GL.glBindTexture(GL.GL_TEXTURE_2D, source.texture)
+        program.set_int(name, _TABLE_UNIT)
+        GL.glDrawArrays(GL.GL_TRIANGLES, 0, 3)
+
+    def _draw_outlines(self, rows: np.ndarray, plan: FramePlan, target: Target) -> None:
+        target.bind()
+        program = self._program("outline.vert", "outline.frag", {})
+        _set_camera(program, plan, target)
+        program.set_floats("line_color", np.array(OUTLINE_COLOR))
+        self._quads.fill(np.ascontiguousarray(rows, np.float32))
+        self._quads.bind(_TABLE_UNIT)
+        program.set_int("outlines", _TABLE_UNIT)
+        GL.glDrawArraysInstanced(GL.GL_LINE_LOOP, 0, 4, len(rows))
+
+    def _program(self, vertex: str, fragment: str, defines: dict) -> Program:
+        defines = {name: int(value) for name, value in defines.items()}
+        signature = (vertex, fragment, *sorted(defines.items()))
+        if signature not in self._programs:
+            self._programs[signature] = Program(vertex, fragment, defines)
+        program = self._programs[signature]
+        program.use()
+        return program
+
+    def _buffer(self, name: str, size: tuple[int, int], internal_format: int, *, depth: bool = False) -> Framebuffer:
+        """The float buffer of that name, made anew when the picture's size changes."""
+        if (found := self._buffers.get(name)) is not None and found.size != size:
+            found.close()
+            found = None
+        if found is None:
+            found = self._buffers[name] = Framebuffer(size, internal_format, depth=depth)
+        return found
+
+
+def _set_camera(program: Program, plan: FramePlan, target: Target) -> None:
+    program.set_floats("screen_size", np.array(target.size))
+    program.set_floats("y_sign", np.array([1.0 if target.top_row_first else -1.0]))
+    program.set_mat2("image_to_screen", plan.image_to_screen)
+    program.set_mat2("screen_to_image", np.linalg.inv(plan.image_to_screen))
+
+
+def _px_per_screen_px(plan: FramePlan) -> float:
+    """Field pixels per screen pixel along the worse axis."""
+    return float(np.abs(np.linalg.inv(plan.image_to_screen)).sum(axis=1).max())
+
+
+def _one_channel(draw: Draw, column: int) -> Draw:
+    """The rows of one channel of a draw."""
+    per_quad = ROWS_BEFORE_CHANNELS + len(draw.channels)
+    rows = draw.rows.reshape(-1, per_quad, 4)
+    chosen = [*range(ROWS_BEFORE_CHANNELS), ROWS_BEFORE_CHANNELS + column]
+    return Draw((draw.channels[column],), np.ascontiguousarray(rows[:, chosen]).reshape(-1, 4))
