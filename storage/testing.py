@@ -55,6 +55,8 @@ class SyntheticSlide(Slide):
     smooth
         False: grey levels hash the pixel's address. True: all planes are cut from one continuous specimen, as they lie in the
         `stage` set, so that a correct mosaic shows no seam.
+    origin_um
+        Where the first field lies, but for its jitter; stages count from far away.
     pixel_size_um, size_z, size_t, scenes, seed, name
         As the words say. Scenes share the rows out evenly.
     """
@@ -78,6 +80,7 @@ class SyntheticSlide(Slide):
         extra_sets: Sequence[str] = (),
         smooth: bool = False,
         pixel_size_um: float = 0.5,
+        origin_um: tuple[float, float] = (0.0, 0.0),
         scenes: Sequence[str] = (),
         seed: int = 0,
         name: str = "synthetic",
@@ -95,7 +98,7 @@ class SyntheticSlide(Slide):
         fields["row"], fields["column"] = np.divmod(np.arange(n), max(columns, 1))
         if scenes:
             fields["scene"] = fields["row"] * len(scenes) // max(rows, 1)
-        stage = self._grid_positions(fields, field_shape, overlap, jitter_px, random) @ matrix.T * pixel_size_um
+        stage = self._grid_positions(fields, field_shape, overlap, jitter_px, random) @ matrix.T * pixel_size_um + origin_um
         fields["x_um"], fields["y_um"] = stage.T
         fields["z_um"] = random.uniform(-5, 5, n)
         fields["slot"] = spatial_slots(stage)
