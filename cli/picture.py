@@ -1,0 +1,33 @@
+"""Pictures on disk: a PNG that is there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+import numpy as np
+
+
+def picture_path(path: str | os.PathLike) -> Path:
+    """The path of a PNG to be written; raises UsageError at once for what could not be written later."""
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise click.UsageError(f"{path}: only PNG pictures are written; choose a name that ends in .png")
+    if path.is_dir() or not path.parent.is_dir():
+        problem = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+        raise click.UsageError(f"{path}: {problem}; name a file in a folder that exists")
+    return path
+
+
+def save_png(image: np.ndarray, path: Path) -> None:
+    """Write (h, w, 4) uint8 RGBA as an opaque PNG, under its final name only when complete. Raises OSError."""
+    from PIL import Image
+
+    draft = path.with_name(path.name + ".part")
+    try:
+        # Level 1: noise of a camera hardly compresses, and higher levels cost more time than the drawing.
+        Image.fromarray(np.ascontiguousarray(image[..., :3])).save(draft, format="PNG", compress_level=1)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)

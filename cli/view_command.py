@@ -1,0 +1,34 @@
+"""`rawmosaic view`: a slide in a window."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from rawmosaic.cli.options import LOCATION, Command, acquisition_options, opening_options
+
+EXAMPLES = """\b
+Examples:
+  rawmosaic view slide.h5
+  rawmosaic view acquisition/
+  rawmosaic view TileConfiguration.txt --pixel-size-um 2.583
+"""
+
+
+@click.command("view", cls=Command, epilog=EXAMPLES)
+@LOCATION
+@acquisition_options
+def command(location: str, **acquisition: Any) -> None:
+    """Look at the slide or raw acquisition at LOCATION in a window.
+
+    Drag to move, turn the wheel to zoom, press ? for all keys. A raw acquisition is shown in place: its zoom layers are made in
+    the background and kept for the next time.
+    """
+    options = opening_options(location, acquisition)
+    from rawmosaic.storage import open_slide
+
+    with open_slide(location, **options) as slide:
+        from rawmosaic.viewer.window import view
+
+        view(slide)
