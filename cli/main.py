@@ -1,6 +1,7 @@
 """`rawmosaic COMMAND …`: finds the command, and turns every error into one line and an exit code.
 
-Exit codes: 0 done; 1 `verify` found damage; 2 something is wrong with the input, the machine or the arguments; 130 interrupted.
+Exit codes: 0 done; 1 the slide is damaged (`verify`), or the picture incomplete for that reason (`render`); 2 something is
+wrong with the input, the machine or the arguments; 130 interrupted.
 A command's module is imported when the command runs, so that `rawmosaic render` starts without what it does not need.
 """
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from rawmosaic.storage import Slide
     from rawmosaic.viewer import OffscreenViewer
 
+INCOMPLETE = 1
+
 EXAMPLES = """\b
 Examples:
   rawmosaic render slide.h5 -o overview.png
@@ -73,8 +75,11 @@ def command(
     t: int,
     interpolation: str | None,
     **acquisition: Any,
-) -> None:
-    """Draw the slide or raw acquisition at LOCATION into a PNG: the picture the window would show, complete."""
+) -> int:
+    """Draw the slide or raw acquisition at LOCATION into a PNG: the picture the window would show, complete.
+
+    Exit code 0: drawn. 1: drawn, but parts of the slide could not be read, and are black. 2: nothing was drawn.
+    """
     from rawmosaic.cli.picture import picture_path, save_png
     from rawmosaic.storage import open_slide
 
@@ -103,6 +108,11 @@ def command(
                 viewer.interpolation = interpolation
             point_camera(viewer, center, scale)
             save_png(viewer.render(), path)
+            failures = viewer.failures()
+    if failures:
+        click.echo(f"rawmosaic: {path} is incomplete, {len(failures)} parts could not be read: {failures[0]}", err=True)
+        return INCOMPLETE
+    return 0
 
 
 def channel_number(slide: Slide, name: str) -> int:
@@ -153,4 +163,4 @@ def point_camera(viewer: OffscreenViewer, center: tuple[float, float] | None, sc
     if center is None and scale is None:
         return
     x_um, y_um = center or (viewer.camera.x_um, viewer.camera.y_um)
-    viewer.look_at(x_um, y_um, scale=scale or viewer.camera.scale)
+    viewer.look_at(x_um, y_um, scale=scale)  # None keeps the scale that shows the whole slide

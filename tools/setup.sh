@@ -1,0 +1,90 @@
+#!/bin/sh
+# Prepares a working copy: .venv with rawmosaic in it, and OpenGL without a display. Run by `make`; safe to run again.
+#
+#   PYTHON   the interpreter to use (default: the newest of python3.14 … python3.11, python3)
+#   VENV     where the virtual environment lies (default: .venv)
+#
+# System packages are installed only by root and only through apt-get; otherwise the exact line to type is printed.
+set -eu
+cd "$(dirname "$0")/.."
+VENV=${VENV:-.venv}
+STAMP=$VENV/.ready
+
+EGL_PACKAGES="libegl1 libgl1 libopengl0 libegl-mesa0 libgl1-mesa-dri"
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+
+is_root_with_apt() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; }
+
+apt_install() {
+    say "installing $*"
+    export DEBIAN_FRONTEND=noninteractive
+    # The package lists may be absent (fresh container) or old: refresh them only when the first try fails.
+    apt-get install -y -qq --no-install-recommends "$@" </dev/null >&2 ||
+        { apt-get update -qq </dev/null >&2 && apt-get install -y -qq --no-install-recommends "$@" </dev/null >&2; }
+}
+
+is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+find_python() {
+    for candidate in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do
+        if command -v "$candidate" >/dev/null 2>&1 && is_new_enough "$candidate"; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    say "rawmosaic needs Python 3.11 or newer, and ${PYTHON:-python3} is not; name one: make PYTHON=/path/to/python3.12 …"
+    exit 1
+}
+
+make_environment() {
+    python=$(find_python)
+    if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then # Debian and Ubuntu package them apart
+        version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+        if is_root_with_apt; then
+            apt_install "python$version-venv"
+        else
+            say "Python's venv module is missing; type: sudo apt-get install python$version-venv"
+            exit 1
+        fi
+    fi
+    say "making $VENV with $("$python" --version)"
+    rm -rf "$VENV"
+    "$python" -m venv "$VENV"
+}
+
+install_packages() {
+    say "installing rawmosaic and its Python packages into $VENV"
+    pip="$VENV/bin/python -m pip --disable-pip-version-check install --quiet"
+    # The "fast" extra is compiled code that not every Python has ready-made; everything works without it.
+    $pip -e '.[test,tiff,fast]' </dev/null ||
+        { say "trying again without the optional accelerator" && $pip -e '.[test,tiff]' </dev/null; }
+}
+
+opengl_works() {
+    "$VENV/bin/python" -c 'from rawmosaic.viewer.gl.context import HeadlessContext; HeadlessContext().close()' 2>/dev/null
+}
+
+check_opengl() {
+    [ "$(uname -s)" = Linux ] || return 0
+    opengl_works && return 0
+    if is_root_with_apt; then
+        # shellcheck disable=SC2086  # a list of packages
+        apt_install $EGL_PACKAGES || true
+        opengl_works && return 0
+        say "there is still no OpenGL 3.3 through EGL:"
+        "$VENV/bin/python" -c 'from rawmosaic.viewer.gl.context import HeadlessContext; HeadlessContext()' 2>&1 | tail -n 1 >&2
+    else
+        say "OpenGL 3.3 through EGL is missing; type: sudo apt-get install $EGL_PACKAGES"
+    fi
+    exit 1
+}
+
+if [ ! -x "$VENV/bin/python" ] || ! is_new_enough "$VENV/bin/python"; then
+    make_environment
+fi
+if [ ! -e "$STAMP" ] || [ setup.cfg -nt "$STAMP" ] || [ pyproject.toml -nt "$STAMP" ]; then
+    install_packages
+    check_opengl
+    touch "$STAMP"
+fi
