@@ -37,3 +37,10 @@ def decode_into(data: bytes, out: np.ndarray) -> None:
         raise DamagedSlideError(f"a chunk does not decode: {error}") from error
     if written != out.nbytes:
         raise DamagedSlideError(f"a chunk decoded to {written} of {out.nbytes} bytes")
+
+
+def decoded(data: bytes, shape: tuple[int, int]) -> np.ndarray:
+    """A new uint16 array of that shape from a Blosc buffer that must fill it exactly; else DamagedSlideError."""
+    out = np.empty(shape, np.uint16)
+    decode_into(data, out)
+    return out

@@ -24,6 +24,9 @@ import numpy as np
 TARGET_TILE_PX = 256
 """Tiles are cut as near to this size as the field's shape divides evenly (docs/design/layouts.md has the measurement)."""
 
+TILE_WIDTH_MULTIPLE = 8
+"""Blosc shuffles bits only where a block holds a multiple of eight values; else the tile is hardly compressed at all."""
+
 SMALLEST_FIELD_PX = 8
 """Zoom layers go on until a whole field is at most this many pixels on its longer side."""
 
@@ -131,7 +134,7 @@ class Tiling:
         tile_shape: tuple[int, int] | None = None,
     ) -> Tiling:
         """The tiling of fields of at most `field_shape` (height, width) pixels."""
-        tile_shape = tile_shape or tuple(_even_split(size) for size in field_shape)
+        tile_shape = tile_shape or (_even_split(field_shape[0]), _rounded_up(_even_split(field_shape[1])))
         factors = factors or default_factors(field_shape)
         levels = []
         for factor in factors:
@@ -180,6 +183,11 @@ def default_factors(field_shape: tuple[int, int]) -> tuple[int, ...]:
     while max(field_shape) > SMALLEST_FIELD_PX * factors[-1]:
         factors.append(factors[-1] * 2)
     return tuple(factors)
+
+
+def _rounded_up(width: int) -> int:
+    """The next tile width whose rows Blosc can shuffle."""
+    return -(-width // TILE_WIDTH_MULTIPLE) * TILE_WIDTH_MULTIPLE
 
 
 def _even_split(size: int) -> int:

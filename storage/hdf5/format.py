@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from rawmosaic.storage.pyramid import LevelTiling, TileKey, Tiling
+from rawmosaic.storage.pyramid import TileKey, Tiling
 from rawmosaic.storage.slide import Channel, Header
 
 FORMAT_NAME = "rawmosaic virtual slide"
@@ -42,18 +42,10 @@ def level_name(level: int) -> str:
 
 
 def level_shape(tiling: Tiling, level: int, n_fields: int, n_channels: int, size_z: int, size_t: int) -> tuple[int, ...]:
-    """Shape of a layer's dataset: (fields, channels, z, t, height, width), or tiles in place of fields on packed layers."""
+    """Shape of a layer's dataset: (fields, channels, z, t, height, width), whole tiles; tiles in place of fields on packed layers."""
     cut = tiling.levels[level]
-    if cut.packed:
-        return (tiling.tile_count(level, n_fields), n_channels, size_z, size_t, *tiling.tile_shape)
-    return (n_fields, n_channels, size_z, size_t, *cut.plane_shape)
-
-
-def stored_chunk(tiling: Tiling, cut: LevelTiling) -> tuple[int, int]:
-    """(height, width) of a layer's chunks: the tile, but never larger than the dataset (HDF5 forbids it)."""
-    if cut.packed:
-        return tiling.tile_shape
-    return min(tiling.tile_shape[0], cut.plane_shape[0]), min(tiling.tile_shape[1], cut.plane_shape[1])
+    height, width = (count * side for count, side in zip(cut.grid, tiling.tile_shape, strict=True))
+    return (n_fields if not cut.packed else tiling.tile_count(level, n_fields), n_channels, size_z, size_t, height, width)
 
 
 def chunk_coordinates(tiling: Tiling, key: TileKey) -> tuple[int, ...]:

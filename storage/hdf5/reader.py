@@ -21,6 +21,7 @@ from rawmosaic.storage.slide import FIELD_DTYPE, PositionSet, Slide
 
 _INDEX_BLOCK_ROWS = 256
 _INDEX_BLOCKS_KEPT = 4096
+_LONGEST_SIDE_PX = 1 << 20
 
 
 class Hdf5Slide(Slide):
@@ -35,11 +36,13 @@ class Hdf5Slide(Slide):
         path = os.fspath(path)
         self._file = _open(path)
         self._bytes = None
+        self._closed = False  # asked for every tile: h5py's own answer would wait for its lock
         try:
             self._bytes = PositionalFile(path)
             facts = _facts(self._file, path)
             super().__init__(location=path, **facts)
             self._datasets = self._layer_datasets()
+            self._check_tables()
             self._index = {level: self._index_of(level) for level in self._datasets}
         except SlideError:
             self.close()
@@ -64,7 +67,9 @@ class Hdf5Slide(Slide):
         """(n_fields, n_channels) bool: which planes exist."""
         with self._lock:
             if (z, t) not in self._acquired:
-                table = self._table(fmt.ACQUIRED)[: self.n_fields, :, z, t] != 0
+                self._check_index("z", z, self.size_z)
+                self._check_index("t", t, self.size_t)
+                table = self._table(fmt.ACQUIRED, np.s_[: self.n_fields, :, z, t]) != 0
                 table.flags.writeable = False
                 self._acquired[z, t] = table
             return self._acquired[z, t]
@@ -72,22 +77,23 @@ class Hdf5Slide(Slide):
     def histogram(self, channel: int) -> np.ndarray:
         """(65536,) uint64 counts of acquired pixels of a channel, as summed by the writer."""
         self.check_channel(channel)
-        return self._table(fmt.TOTAL_HISTOGRAM)[channel]
+        return self._table(fmt.TOTAL_HISTOGRAM, channel)
 
     def field_histogram(self, field: int, channel: int) -> np.ndarray:
         """(65536,) uint32 counts of one field and channel, all z and t together."""
         import hdf5plugin  # noqa: F401  registers the Blosc filter with HDF5
 
         self.check_plane(field, channel, 0, 0)
-        return self._table(fmt.PLANE_HISTOGRAMS)[field, channel]
+        return self._table(fmt.PLANE_HISTOGRAMS, (field, channel))
 
     def checksum(self, field: int, channel: int, z: int = 0, t: int = 0) -> int:
         """CRC-32 of the acquired plane's little-endian bytes, as the writer noted it."""
         self.check_plane(field, channel, z, t)
-        return int(self._table(fmt.CHECKSUMS)[field, channel, z, t])
+        return int(self._table(fmt.CHECKSUMS, (field, channel, z, t)))
 
     def close(self) -> None:
         """Close the file; closing twice is harmless."""
+        self._closed = True
         if self._bytes is not None:
             self._bytes.close()
         if self._file:
@@ -96,6 +102,8 @@ class Hdf5Slide(Slide):
     # tiles
 
     def _read_tile(self, key: TileKey, out: np.ndarray) -> None:
+        if self._closed:
+            raise SlideError("the slide is closed", location=self.location)
         dataset = self._datasets.get(key.level)
         if dataset is None:
             raise DamagedSlideError(f"this file does not hold level {key.level}", location=self.location)
@@ -103,15 +111,11 @@ class Hdf5Slide(Slide):
         if chunk is None:
             out[:] = 0
             return
-        stored = dataset.chunks[-2:]
         try:
-            if stored == out.shape and out.flags.c_contiguous:
+            if out.flags.c_contiguous:
                 codec.decode_into(chunk, out)
             else:
-                piece = np.empty(stored, np.uint16)
-                codec.decode_into(chunk, piece)
-                out[:] = 0
-                out[: stored[0], : stored[1]] = piece
+                out[:] = codec.decoded(chunk, out.shape)
         except DamagedSlideError as error:
             raise DamagedSlideError(f"{_where(self, key)}: {error}", location=self.location) from error
 
@@ -158,11 +162,39 @@ class Hdf5Slide(Slide):
 
     # tables
 
-    def _table(self, name: str) -> h5py.Dataset:
+    def _table(self, name: str, rows: object) -> np.ndarray:
+        """Part of a table; HDF5 checks its checksum."""
+        if self._closed:
+            raise SlideError("the slide is closed", location=self.location)
         try:
-            return self._file[name]
-        except (KeyError, OSError, ValueError, RuntimeError) as error:
+            return self._file[name][rows]
+        except (KeyError, IndexError, OSError, TypeError, ValueError, RuntimeError) as error:
             raise DamagedSlideError(f"table /{name} cannot be read: {error}", location=self.location) from error
+
+    def _check_tables(self) -> None:
+        """Raise ValueError where tables and attributes contradict each other, before anything is allocated by their word."""
+        tiling, fields, c = self.tiling, self.fields, len(self.channels)
+        if self.size_z < 1 or self.size_t < 1:
+            raise ValueError(f"size_z is {self.size_z} and size_t {self.size_t}")
+        if not np.array_equal(np.sort(fields["slot"]), np.arange(len(fields))):
+            raise ValueError("the slots of the fields are not a permutation")
+        for side, largest in zip(("height", "width"), tiling.field_shape, strict=True):
+            if len(fields) and not 0 <= fields[side].min() <= fields[side].max() <= largest:
+                raise ValueError(f"a field's {side} is outside 0 to {largest}")
+        if self.orientation.shape != (2, 2) or self.offsets_um.shape != (c, 2):
+            raise ValueError("the orientation or the channel offsets have the wrong shape")
+        for name in self.position_sets:
+            placement = self.placement(name)
+            offsets = placement.plane_offsets_um
+            if placement.positions_um.shape != (len(fields), 2) or (offsets is not None and offsets.shape != (len(fields), c, 2)):
+                raise ValueError(f"position set {name} has the wrong shape")
+        if self._file[fmt.ACQUIRED].shape[1:] != (c, self.size_z, self.size_t):
+            raise ValueError("the table of acquired planes has the wrong shape")
+        for level, dataset in self._datasets.items():
+            shape = fmt.level_shape(tiling, level, len(fields), c, self.size_z, self.size_t)
+            chunk = (1, 1, 1, 1, *tiling.tile_shape)
+            if dataset.shape[1:] != shape[1:] or dataset.chunks != chunk or dataset.dtype != np.uint16:
+                raise ValueError(f"level {level} is {dataset.dtype} {dataset.shape} in chunks of {dataset.chunks}")
 
     def _layer_datasets(self) -> dict[int, h5py.Dataset]:
         group = self._file[fmt.LEVELS]
@@ -243,6 +275,8 @@ def _facts(file: h5py.File, path: str) -> dict:
             "the newest this rawmosaic reads; update rawmosaic",
             location=path,
         )
+    if not _sensible(attributes):
+        raise ValueError("field_shape, tile_shape or levels make no sense")
     fields = file[fmt.FIELDS][: int(file[fmt.FIELDS].attrs.get("count", file[fmt.FIELDS].shape[0]))]
     channels = fmt.channels_from_json(attributes["channels"])
     field_shape = tuple(int(size) for size in attributes["field_shape"])
@@ -262,10 +296,19 @@ def _facts(file: h5py.File, path: str) -> dict:
     }
 
 
+def _sensible(attributes: h5py.AttributeManager) -> bool:
+    """Whether the shapes that everything else is computed from can be true."""
+    factors = np.atleast_1d(attributes["levels"])
+    shapes = [np.atleast_1d(attributes[name]) for name in ("field_shape", "tile_shape")]
+    return all(shape.shape == (2,) and 0 < shape.min() <= shape.max() <= _LONGEST_SIDE_PX for shape in shapes) and bool(
+        factors[0] == 1 and (np.diff(factors.astype(np.int64)) > 0).all() and factors[-1] <= _LONGEST_SIDE_PX
+    )
+
+
 def _position_sets(file: h5py.File, fields: np.ndarray) -> MappingProxyType:
     """Every position set; `stage` comes from the field table, which is never changed."""
     n = len(fields)
-    offsets = file[fmt.PLANE_OFFSETS] if fmt.PLANE_OFFSETS in file else {}
+    offsets = file.get(fmt.PLANE_OFFSETS, {})
 
     def plane_offsets(name: str) -> np.ndarray | None:
         return offsets[name][:n] if name in offsets else None

@@ -13,24 +13,27 @@ import numpy as np
 from rawmosaic.storage.errors import SlideError
 from rawmosaic.storage.hdf5.reader import Hdf5Slide
 from rawmosaic.storage.pyramid import reduce_plane
+from rawmosaic.storage.slide import GREY_LEVELS
 
 
 @dataclass(frozen=True)
 class Damage:
-    """What is wrong with one plane."""
+    """What is wrong with one plane; or, where `field` is None, with a table that belongs to no single plane."""
 
-    field: int
-    channel: int
-    z: int
-    t: int
+    field: int | None
+    channel: int | None
+    z: int | None
+    t: int | None
     reason: str
 
     def __str__(self) -> str:
+        if self.field is None:
+            return self.reason
         return f"field {self.field}, channel {self.channel}, z {self.z}, t {self.t}: {self.reason}"
 
 
 def verify_slide(path: str | os.PathLike, progress: Callable[[int, int], None] | None = None) -> list[Damage]:
-    """All damaged planes of a virtual slide, in field order; an empty list says that every byte is as written.
+    """All damages of a virtual slide: planes in field order, then tables; an empty list says that every byte is as written.
 
     `progress(done, total)` is called from the calling thread. Raises SlideError if the file cannot be opened at all.
     """
@@ -42,6 +45,28 @@ def verify_slide(path: str | os.PathLike, progress: Callable[[int, int], None] |
                 damages.append(damage)
             if progress is not None:
                 progress(done, len(planes))
+        damages += _table_damages(slide, {plane[:2] for plane in planes})
+    return damages
+
+
+def _table_damages(slide: Hdf5Slide, imaged: set[tuple[int, int]]) -> list[Damage]:
+    """Reads every histogram: HDF5 compares the checksum of what it reads. All other tables were read when the slide opened."""
+    damages = []
+    totals = [np.zeros(GREY_LEVELS, np.uint64) for _ in slide.channels]
+    for field, channel in sorted(imaged):
+        try:
+            totals[channel] += slide.field_histogram(field, channel)
+        except SlideError as error:
+            damages.append(Damage(field, channel, 0, 0, f"its histogram cannot be read: {error}"))
+    for channel, total in enumerate(totals):
+        try:
+            same = np.array_equal(slide.histogram(channel), total)
+        except SlideError as error:
+            damages.append(Damage(None, None, None, None, f"the histogram of channel {channel} cannot be read: {error}"))
+            continue
+        if not same and not damages:
+            reason = f"the histogram of channel {channel} is not the sum of its planes'"
+            damages.append(Damage(None, None, None, None, reason))
     return damages
 
 

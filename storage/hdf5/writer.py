@@ -7,6 +7,7 @@ final one only when it is complete.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -23,10 +24,18 @@ import numpy as np
 from rawmosaic.storage import codec
 from rawmosaic.storage.errors import AcquisitionError, OutOfRangeError, SlideError, WriteError
 from rawmosaic.storage.hdf5 import format as fmt
+from rawmosaic.storage.hdf5.room import Room, give_back_unused
 from rawmosaic.storage.pyramid import TileKey, Tiling, reduce_plane
 from rawmosaic.storage.slide import FIELD_DTYPE, GREY_LEVELS, Channel, Header, PositionSet, new_fields
 
 _TABLE_ROWS = 1024
+_TABLE_NBYTES = 1 << 20
+_SLACK_NBYTES = 8 << 20
+"""More than HDF5 may write on its own account between two planes: tables that grow, and what it kept in memory."""
+
+_HDF5_NBYTES = 1024
+"""More than HDF5 and the codec may add to a chunk."""
+
 _GROW_FIELDS = 256
 _OPEN_PACKS_NBYTES = 512 << 20
 
@@ -102,7 +111,10 @@ class SlideWriter:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="slide-writer")
         self._part = self.path.with_name(self.path.name + ".part")
         self._file: h5py.File | None = None
+        self._room_ahead: Room | None = None
         try:
+            self._room_ahead = Room(self._part)
+            self._room_ahead.reach(_SLACK_NBYTES + self._totals.nbytes)
             self._file = h5py.File(self._part, "w", libver="latest")
             self._create()
         except (OSError, RuntimeError) as error:
@@ -163,6 +175,8 @@ class SlideWriter:
             self._finish()
             self._file.close()
             self._file = None
+            self._room_ahead.close()
+            give_back_unused(self._part)
             _sync(self._part)
             os.replace(self._part, self.path)
         except (OSError, RuntimeError) as error:
@@ -179,11 +193,11 @@ class SlideWriter:
         self._failure = self._failure or WriteError("writing was given up", location=self.path)
         self._pool.shutdown(wait=True, cancel_futures=True)
         if self._file is not None:
-            try:
+            with contextlib.suppress(OSError, RuntimeError):  # a full disk fails the close as well; the file goes anyway
                 self._file.close()
-            except (OSError, RuntimeError):  # a full disk fails the close as well; the file goes anyway
-                pass
             self._file = None
+        if self._room_ahead is not None:
+            self._room_ahead.close()
         self._part.unlink(missing_ok=True)
 
     def __enter__(self) -> SlideWriter:
@@ -226,7 +240,8 @@ class SlideWriter:
             return
         if (entry["height"], entry["width"]) != shape:
             raise AcquisitionError(
-                f"field {number} is {entry['height']} × {entry['width']} pixels, but channel {channel} came with {shape[0]} × {shape[1]}",
+                f"field {number} is {entry['height']} × {entry['width']} pixels, "
+                f"but channel {channel} came with {shape[0]} × {shape[1]}",
                 location=self.path,
             )
         if x_um is not None and y_um is not None and (x_um, y_um) != (entry["x_um"], entry["y_um"]):
@@ -254,6 +269,7 @@ class SlideWriter:
         with self._file_lock:
             if self._file is None or self._failure:
                 return
+            self._reach(sum(len(data) for _, data in chunks) + len(layers) * self.tiling.tile_nbytes)
             self._make_room(field)
             for level in range(self._first_level, len(layers)):
                 if self.tiling.levels[level].packed:
@@ -269,16 +285,17 @@ class SlideWriter:
         if not job.cancelled() and job.exception() is not None:
             self._failure = self._failure or job.exception()
 
-    def _block_chunks(self, plane: np.ndarray, level: int, field: int, channel: int, z: int, t: int) -> list[tuple[TileKey, bytes]]:
+    def _block_chunks(
+        self, plane: np.ndarray, level: int, field: int, channel: int, z: int, t: int
+    ) -> list[tuple[TileKey, bytes]]:
         cut = self.tiling.levels[level]
         height, width = self.tiling.tile_shape
-        stored = fmt.stored_chunk(self.tiling, cut)
         chunks = []
         for row in range(-(-plane.shape[0] // height)):
             for column in range(-(-plane.shape[1] // width)):
                 piece = plane[row * height : (row + 1) * height, column * width : (column + 1) * width]
-                if piece.shape != stored or not piece.flags.c_contiguous:
-                    tile = np.zeros(stored, np.uint16)
+                if piece.shape != (height, width) or not piece.flags.c_contiguous:
+                    tile = np.zeros((height, width), np.uint16)
                     tile[: piece.shape[0], : piece.shape[1]] = piece
                     piece = tile
                 index = field * cut.tiles_per_field + row * cut.grid[1] + column
@@ -306,8 +323,8 @@ class SlideWriter:
         }
         for name, value in attributes.items():
             file.attrs[name] = value
-        file[fmt.METADATA] = np.frombuffer(json.dumps(dict(self.header.extra), default=str).encode(), np.uint8)
-        file[fmt.CHANNEL_OFFSETS] = self._offsets_um
+        _add_table(file, fmt.METADATA, np.frombuffer(json.dumps(dict(self.header.extra), default=str).encode(), np.uint8))
+        _add_table(file, fmt.CHANNEL_OFFSETS, self._offsets_um)
         file.create_group(fmt.POSITIONS)
         file.create_dataset(fmt.FIELDS, (n,), FIELD_DTYPE, maxshape=(None,), chunks=(_TABLE_ROWS,), fletcher32=True)
         planes = (c, self.size_z, self.size_t)
@@ -316,13 +333,17 @@ class SlideWriter:
         file.create_dataset(fmt.ACQUIRED, (n, *planes), np.uint8, **table)
         file.create_dataset(fmt.CHECKSUMS, (n, *planes), np.uint32, **table)
         blosc = hdf5plugin.Blosc(cname=self._codec[0], clevel=self._codec[1], shuffle=hdf5plugin.Blosc.BITSHUFFLE)
-        histogram = {"maxshape": (None, c, GREY_LEVELS), "chunks": (1, 1, GREY_LEVELS), **blosc}
+        histogram = {"maxshape": (None, c, GREY_LEVELS), "chunks": (1, 1, GREY_LEVELS), "fletcher32": True, **blosc}
         file.create_dataset(fmt.PLANE_HISTOGRAMS, (n, c, GREY_LEVELS), np.uint32, **histogram)
-        file.create_dataset(fmt.TOTAL_HISTOGRAM, (c, GREY_LEVELS), np.uint64)
+        _add_table(file, fmt.TOTAL_HISTOGRAM, self._totals)
         for level in range(self._first_level, len(self.tiling.levels)):
             shape = fmt.level_shape(self.tiling, level, n, c, self.size_z, self.size_t)
-            chunk = (1, 1, 1, 1, *fmt.stored_chunk(self.tiling, self.tiling.levels[level]))
+            chunk = (1, 1, 1, 1, *self.tiling.tile_shape)
             file.create_dataset(fmt.level_name(level), shape, np.uint16, maxshape=(None, *shape[1:]), chunks=chunk, **blosc)
+
+    def _reach(self, nbytes: int) -> None:
+        """Take the space on disk before HDF5 is given so many more bytes, and some for its own tables."""
+        self._room_ahead.reach(self._file.id.get_filesize() + nbytes + _SLACK_NBYTES)
 
     def _make_room(self, field: int) -> None:
         """Grow every table that has a row per field; by steps, so that HDF5 is not asked for each."""
@@ -384,6 +405,17 @@ class SlideWriter:
 
     def _finish(self) -> None:
         file = self._file
+        n_planes = self._n_fields * len(self.channels)
+        tables = [table for chosen in self._position_sets.values() for table in (chosen.positions_um, chosen.plane_offsets_um)]
+        self._reach(
+            len(self._packs) * (self.tiling.tile_nbytes + _HDF5_NBYTES)
+            + len(self._histograms) * (4 * GREY_LEVELS + _HDF5_NBYTES)
+            + sum(self.tiling.tile_count(level, n_planes * self.size_z * self.size_t) for level in range(len(self.tiling.levels)))
+            * fmt.INDEX_ROW_NBYTES
+            + self._fields.nbytes
+            + n_planes * 2 * 8  # measured positions
+            + sum(np.asarray(table).nbytes for table in tables if table is not None)
+        )
         while self._packs:
             key, (tile, _) = self._packs.popitem(last=False)
             self._make_room(0)
@@ -407,11 +439,11 @@ class SlideWriter:
             offsets["stage"] = stage
         for name, table in offsets.items():
             if table is not None:
-                self._file[f"{fmt.PLANE_OFFSETS}/{name}"] = np.asarray(table, np.float64)
+                _add_table(self._file, f"{fmt.PLANE_OFFSETS}/{name}", np.asarray(table, np.float64))
         for name, chosen in self._position_sets.items():
             if name == "stage":  # lies in the table of fields
                 continue
-            dataset = self._file.create_dataset(f"{fmt.POSITIONS}/{name}", data=np.asarray(chosen.positions_um, np.float64))
+            dataset = _add_table(self._file, f"{fmt.POSITIONS}/{name}", np.asarray(chosen.positions_um, np.float64))
             if chosen.matrix is not None:
                 dataset.attrs["matrix"] = chosen.matrix
 
@@ -444,6 +476,14 @@ class SlideWriter:
         if isinstance(failure, OSError | RuntimeError):
             raise WriteError(f"a plane could not be written: {failure}", location=self.path) from failure
         raise failure
+
+
+def _add_table(file: h5py.File, name: str, data: np.ndarray) -> h5py.Dataset:
+    """A small table with a checksum, which HDF5 gives to chunked datasets only, and which an empty one cannot have."""
+    if not data.size:
+        return file.create_dataset(name, data=data)
+    chunks = (max(1, min(len(data), _TABLE_NBYTES * len(data) // data.nbytes)), *data.shape[1:])
+    return file.create_dataset(name, data=data, chunks=chunks, fletcher32=True)
 
 
 def _checked_image(image: np.ndarray, field_shape: tuple[int, int]) -> np.ndarray:

@@ -1,0 +1,62 @@
+"""Room on the disk ahead of HDF5: a full disk is met here, by an error, and not inside HDF5, which may crash on one.
+
+HDF5 keeps chunks and tables in memory and writes them when it closes them. Where such a late write fails, the library is
+left with half-closed objects, and a segmentation fault may follow. So the space is taken before HDF5 is given the bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import struct
+from pathlib import Path
+
+_STEP_NBYTES = 64 << 20
+_SUPERBLOCK_END_OF_FILE = 28
+"""Where superblocks of version 2 and 3 keep the address that follows the last byte in use."""
+
+
+class Room:
+    """The space a growing file has been promised. The owner's lock guards it."""
+
+    def __init__(self, path: str | os.PathLike):
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        self._folder = Path(path).resolve().parent
+        self._end = 0
+
+    def reach(self, end: int) -> None:
+        """Make sure that the file can grow to `end` bytes; OSError where it cannot."""
+        if end <= self._end:
+            return
+        try:
+            self._take(end + _STEP_NBYTES)  # seldom, and not for each plane
+            self._end = end + _STEP_NBYTES
+        except OSError:
+            self._take(end)
+            self._end = end
+
+    def close(self) -> None:
+        """Give the file back; closing twice is harmless."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _take(self, end: int) -> None:
+        if hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(self._descriptor, self._end, end - self._end)
+                return
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # the file system cannot promise
+                    raise
+        if shutil.disk_usage(self._folder).free < end - self._end:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def give_back_unused(path: str | os.PathLike) -> None:
+    """Cut a closed HDF5 file (superblock version 2 or 3) after the last byte in use."""
+    with open(path, "rb+") as file:
+        file.seek(_SUPERBLOCK_END_OF_FILE)
+        (end,) = struct.unpack("<Q", file.read(8))
+        file.truncate(end)
