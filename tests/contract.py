@@ -88,6 +88,12 @@ class SlideContract:
             assert acquired.dtype == bool
             np.testing.assert_array_equal(acquired, truth.acquired(z, t))
 
+    def test_acquired_planes_of_an_unknown_time_raise(self, slide: Slide, truth: SyntheticSlide):
+        for z, t, what in ((truth.size_z, 0, "z"), (-1, 0, "z"), (0, truth.size_t, "t"), (0, -1, "t")):
+            with pytest.raises(OutOfRangeError, match=f"no {what} .*0 to") as caught:
+                slide.acquired(z, t)
+            assert caught.value.what == what
+
     # positions
 
     def test_position_sets_have_names_and_stage_comes_first(self, slide: Slide, truth: SyntheticSlide):
