@@ -32,7 +32,7 @@ def command(fields: int, folder: str | None, window: bool) -> None:
     columns, rows = mosaic_of(fields)
     home = demo_folder(folder) / f"{columns}x{rows}"
     acquisition, path = home / "acquisition", home / "slide.h5"
-    if not path.exists():
+    if not _can_be_opened(path):
         _acquire(acquisition, columns, rows)
         _import(acquisition, path)
     click.echo(f"Raw acquisition  {acquisition}\nVirtual slide    {path}")
@@ -56,6 +56,17 @@ def mosaic_of(fields: int) -> tuple[int, int]:
     """(columns, rows) of the most nearly square mosaic with that many fields or a few more."""
     columns = math.ceil(math.sqrt(fields))
     return columns, math.ceil(fields / columns)
+
+
+def _can_be_opened(path: Path) -> bool:
+    """Whether an earlier call left a slide that this version reads."""
+    from rawmosaic.storage import SlideError, open_slide
+
+    try:
+        open_slide(path).close()
+    except SlideError:
+        return False
+    return True
 
 
 def _acquire(folder: Path, columns: int, rows: int) -> None:

@@ -207,6 +207,13 @@ def test_demo_uses_again_what_it_made(rawmosaic, small_demo, tmp_path):
     assert (tmp_path / "3x2" / "slide.h5").stat().st_mtime_ns == made
 
 
+def test_demo_makes_again_a_slide_that_cannot_be_opened(rawmosaic, small_demo, tmp_path):
+    (tmp_path / "3x2").mkdir()
+    (tmp_path / "3x2" / "slide.h5").write_bytes(b"of an older format")
+    assert rawmosaic(*small_demo, "--no-window").code == 0
+    assert rawmosaic("verify", tmp_path / "3x2" / "slide.h5").code == 0
+
+
 def test_interrupted_demo_goes_on_where_it_is_whole(rawmosaic, small_demo, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("rawmosaic.cli.progress.progress_bar", interrupting_bar)
