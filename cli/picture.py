@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 
 import click
@@ -26,8 +27,9 @@ def save_png(image: np.ndarray, path: Path) -> None:
 
     draft = path.with_name(path.name + ".part")
     try:
-        # Level 1: noise of a camera hardly compresses, and higher levels cost more time than the drawing.
-        Image.fromarray(np.ascontiguousarray(image[..., :3])).save(draft, format="PNG", compress_level=1)
+        # Camera noise hardly compresses: looking for runs only is twice as fast as level 1 and no larger.
+        opaque = Image.fromarray(np.ascontiguousarray(image[..., :3]))
+        opaque.save(draft, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
