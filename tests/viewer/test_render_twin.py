@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -47,7 +48,9 @@ class Shown:
         """(height, width, 4) uint8 of the viewer."""
         with OffscreenViewer(self.slide, size=self.size) as viewer:
             self.apply(viewer, interpolation)
-            return viewer.render()
+            image = viewer.render()
+            assert sys.modules["rawmosaic.viewer.gl.api"].check_errors() == []
+            return image
 
     def apply(self, viewer: object, interpolation: str | None = "nearest") -> None:
         """Set the viewer to this view."""
