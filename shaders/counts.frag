@@ -5,6 +5,7 @@
 flat in vec4 v_field;
 flat in vec4 v_quad;
 flat in vec4 v_tile[CHANNELS];
+flat in int v_joint;
 
 #include "common/position.glsl"
 #include "common/sampling.glsl"
@@ -13,7 +14,7 @@ out vec4 result;
 
 void main() {
     vec2 p_field = field_position(v_field, v_quad);
-    float counts = tile_counts(v_tile[0], p_field, v_field.zw);
+    float counts = field_counts(v_tile[0], v_joint, 0, p_field, v_field.zw);
     if (counts < 0.0)
         discard;
 #if FEATHER

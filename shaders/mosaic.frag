@@ -4,6 +4,7 @@
 flat in vec4 v_field;
 flat in vec4 v_quad;
 flat in vec4 v_tile[CHANNELS];
+flat in int v_joint;
 
 uniform vec3 limits[CHANNELS];
 uniform vec3 colors[CHANNELS];
@@ -18,7 +19,7 @@ void main() {
     vec2 p_field = field_position(v_field, v_quad);
     vec3 rgb = vec3(0.0);
     for (int c = 0; c < CHANNELS; ++c) {
-        float counts = tile_counts(v_tile[c], p_field, v_field.zw);
+        float counts = field_counts(v_tile[c], v_joint, c, p_field, v_field.zw);
         if (counts >= 0.0)
             rgb += contrasted(counts, limits[c], colors[c]);
     }

@@ -2,7 +2,7 @@
 // In:  quads, a table of RGBA32F rows, 3 + CHANNELS rows per instance (viewer/renderer.py writes it):
 //        row 0      centre_px.xy  field pixel that lies at the centre of the screen; size_px.xy  the field's size in pixels
 //        row 1      the quad in field pixels: x0, y0, x1, y1
-//        row 2      field centre, in screen pixels from the screen's centre; -; -
+//        row 2      field centre, in screen pixels from the screen's centre; row of a joint (common/sampling.glsl) or -1; -
 //        row 3 + c  channel c: layer of the tile (-1: nothing resident), layer pixels per field pixel, tile origin in layer pixels
 // Out: flat copies of these for the fragment shader. Frame: field pixels x right, y down; screen pixels likewise.
 
@@ -16,12 +16,15 @@ uniform float depth_scale;      // screen pixels^-2
 flat out vec4 v_field;
 flat out vec4 v_quad;
 flat out vec4 v_tile[CHANNELS];
+flat out int v_joint;
 
 void main() {
     int base = gl_InstanceID * (3 + CHANNELS);
     v_field = texelFetch(quads, base);
     v_quad = texelFetch(quads, base + 1);
-    vec2 centre = texelFetch(quads, base + 2).xy;
+    vec3 placing = texelFetch(quads, base + 2).xyz;
+    vec2 centre = placing.xy;
+    v_joint = int(placing.z);
     for (int c = 0; c < CHANNELS; ++c)
         v_tile[c] = texelFetch(quads, base + 3 + c);
 

@@ -21,6 +21,12 @@ OVERLAP_MODES = ("top", "nearest", "feather", "max")
 ROWS_BEFORE_CHANNELS = 3
 """Table rows per quad before those of its channels; shaders/mosaic.vert says what each holds."""
 
+NO_JOINT = -1.0
+"""In the table row of a quad that one tile covers: no rows of a joint."""
+
+MOST_CHANNELS_AT_ONCE = 12
+"""Channels of one pass: every OpenGL 3.3 driver has room for 15 flat vec4 inputs, of which 3 are not channels'."""
+
 
 class TileNumbers:
     """Tile keys as single integers, so that thousands are made, compared and looked up at once."""
@@ -94,16 +100,12 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Draw:
-    """One instanced draw: the shown channels it carries (positions in `View.channels`) and its table rows."""
+    """One instanced draw: the shown channels it carries (positions in `View.channels`), its quads and their table."""
 
     channels: tuple[int, ...]
+    quads: int
     rows: np.ndarray
-    """(quads × (3 + channels), 4) float32, see shaders/mosaic.vert"""
-
-    @property
-    def quads(self) -> int:
-        """Instances to draw."""
-        return len(self.rows) // (ROWS_BEFORE_CHANNELS + len(self.channels))
+    """(quads × (3 + channels) + …, 4) float32, see shaders/mosaic.vert; what joints between tiles need follows the quads"""
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ def plan_frame(
         failures += resolved.failed
         shown.append(batch.fields[keep])
         if keep.any():
-            draws.append(Draw(batch.channels, np.ascontiguousarray(rows[keep]).reshape(-1, 4)))
+            draws.append(_draw(view, tiling, level, batch, rows, keep))
             w_centres = rows[keep][:, 2, :2]
             far = float(np.hypot(w_centres[:, 0], w_centres[:, 1]).max())
             depth_scale = max(depth_scale, far * far + 2.2 * far * w_reach)
@@ -197,7 +199,7 @@ def plan_frame(
     return FramePlan(
         level=level,
         draws=tuple(draws),
-        direct=_is_direct(view, groups),
+        direct=view.overlap == "top" and len(groups) == 1,
         image_to_screen=image_to_screen,
         fetch=tuple(dict.fromkeys(fetch_numbers[order].tolist())),
         layers=np.concatenate(layers).astype(np.int64) if layers else np.empty(0, np.int64),
@@ -222,7 +224,7 @@ def _channel_groups(view: View, geometry: Geometry, acquired: np.ndarray) -> lis
     if not view.channels:
         return []
     every = tuple(range(len(view.channels)))
-    if view.overlap in ("top", "nearest") and geometry.shared:
+    if view.overlap == "top" and geometry.shared and len(every) <= MOST_CHANNELS_AT_ONCE:
         fields = geometry.in_view(view.camera, 0)
         has = acquired[np.ix_(fields, view.channels)]
         some = has.any(axis=1)
@@ -236,14 +238,12 @@ def _channel_groups(view: View, geometry: Geometry, acquired: np.ndarray) -> lis
     return groups
 
 
-def _is_direct(view: View, groups: list) -> bool:
-    """One pass is enough: a single group whose overlaps are decided by drawing order or depth."""
-    return len(groups) <= 1 and view.overlap in ("top", "nearest")
-
-
 @dataclass(frozen=True)
 class _Batch:
-    """Quads of one group: per quad its field, tile index, rectangle (x0, y0, x1, y1) in p_, and tile origin in l_."""
+    """Quads of one group: per quad its field, tile index, rectangle (x0, y0, x1, y1) in p_, and tile origin in l_.
+
+    `right`, `below`: the quad of the neighbouring tile of the same field, -1 where there is none in view.
+    """
 
     channels: tuple[int, ...]
     fields: np.ndarray
@@ -252,6 +252,8 @@ class _Batch:
     l_origin: np.ndarray
     p_centre: np.ndarray
     w_centre: np.ndarray
+    right: np.ndarray | None = None
+    below: np.ndarray | None = None
 
 
 def _p_at_screen_centre(camera: Camera, geometry: Geometry, centres_um: np.ndarray, fields: np.ndarray) -> np.ndarray:
@@ -271,6 +273,8 @@ def _tiles_in_view(
     p_size = geometry.p_sizes[fields]
     screen_to_image = np.linalg.inv(geometry.placement.matrix_um) / camera.px_per_um
     p_reach = np.abs(screen_to_image) @ (0.5 * np.array(camera.size, np.float64))
+    if view.smooth:  # the filter looks half a layer pixel further
+        p_reach = p_reach + 0.5 * cut.factor
     if cut.packed:
         visible = np.flatnonzero(((p_centre + p_reach > 0) & (p_centre - p_reach < p_size)).all(axis=1))
         slots = geometry.slots[fields[visible]]
@@ -293,6 +297,7 @@ def _tiles_in_view(
     which = np.repeat(np.arange(len(fields)), count)
     within = np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
     tile = np.stack([low[which, 0] + within % across[which], low[which, 1] + within // across[which]], axis=-1)
+    number = np.arange(len(which))
     return _Batch(
         channels,
         fields[which],
@@ -301,7 +306,63 @@ def _tiles_in_view(
         tile * np.array(tiling.tile_shape[::-1], np.float64),
         p_centre[which],
         w_centre[which],
+        np.where(tile[:, 0] < high[which, 0], number + 1, -1),
+        np.where(tile[:, 1] < high[which, 1], number + across[which], -1),
     )
+
+
+def _draw(view: View, tiling: Tiling, level: int, batch: _Batch, rows: np.ndarray, keep: np.ndarray) -> Draw:
+    """The quads of which something is resident, in drawing order; filtered ones with the joints between their tiles."""
+    if not view.smooth or batch.right is None or not ((batch.right >= 0) | (batch.below >= 0)).any():
+        kept = rows if keep.all() else rows[keep]
+        return Draw(batch.channels, len(kept), np.ascontiguousarray(kept).reshape(-1, 4))
+    half = 0.5 * tiling.levels[level].factor
+    joints, joint_rows, behind = _joints(batch, rows, half)
+    tiles = _without_joints(batch, rows, half)[keep]
+    order = np.argsort(np.concatenate([batch.fields[keep], batch.fields[joints]]), kind="stable")
+    quads = np.concatenate([tiles, joint_rows])[order]
+    is_joint = order >= len(tiles)
+    quads[is_joint, 2, 2] = quads.shape[0] * quads.shape[1] + (order[is_joint] - len(tiles)) * behind.shape[1]
+    return Draw(batch.channels, len(quads), np.concatenate([quads.reshape(-1, 4), behind.reshape(-1, 4)]))
+
+
+def _without_joints(batch: _Batch, rows: np.ndarray, half: float) -> np.ndarray:
+    """The quads cut back by half a layer pixel where another tile of the field goes on: there the filter needs both."""
+    tiles = rows.copy()
+    inner = batch.l_origin > 0
+    tiles[:, 1, 0] += half * inner[:, 0]
+    tiles[:, 1, 1] += half * inner[:, 1]
+    tiles[:, 1, 2] -= half * (batch.right >= 0)
+    tiles[:, 1, 3] -= half * (batch.below >= 0)
+    return tiles
+
+
+def _joints(batch: _Batch, rows: np.ndarray, half: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The strips between tiles of a field, one layer pixel wide, each with the four tiles that meet at its lower right.
+
+    Returns (j,) the tile each belongs to, (j, 3 + channels, 4) its quad, and (j, 1 + 4 × channels, 4) rows behind the quads: where
+    the tiles meet (p_), layer pixels per field pixel; then the tile itself, its right, lower and lower right neighbour.
+    """
+    n_channels = rows.shape[1] - ROWS_BEFORE_CHANNELS
+    has_right, has_below = batch.right >= 0, batch.below >= 0
+    inner = half * (batch.l_origin > 0)
+    right, below = np.flatnonzero(has_right), np.flatnonzero(has_below)
+    joints = np.concatenate([right, below])
+    x0, y0, x1, y1 = batch.p_rect.T
+    upright = np.stack([x1 - half, y0 + inner[:, 1], x1 + half, y1 + half * has_below], axis=-1)[right]
+    level = np.stack([x0 + inner[:, 0], y1 - half, x1 - half * has_right, y1 + half], axis=-1)[below]
+    quads = rows[joints].copy()
+    quads[:, 1] = np.concatenate([upright, level])
+
+    nothing = np.zeros((1, *rows.shape[1:]), np.float32)
+    nothing[:, ROWS_BEFORE_CHANNELS:, 0] = -1.0
+    lookup = np.concatenate([rows, nothing])  # the last row stands for a tile that is not in view
+    diagonal = np.where(batch.right >= 0, batch.below[batch.right], -1)
+    four = np.stack([joints, batch.right[joints], batch.below[joints], diagonal[joints]], axis=-1)
+    behind = np.zeros((len(joints), 1 + 4 * n_channels, 4), np.float32)
+    behind[:, 0, 0], behind[:, 0, 1], behind[:, 0, 2] = x1[joints], y1[joints], 0.5 / half
+    behind[:, 1:] = lookup[four][:, :, ROWS_BEFORE_CHANNELS:].reshape(len(joints), 4 * n_channels, 4)
+    return joints, quads, behind
 
 
 @dataclass(frozen=True)
@@ -333,6 +394,7 @@ def _rows(
     rows[:, 0, 2:] = geometry.p_sizes[batch.fields]
     rows[:, 1] = batch.p_rect
     rows[:, 2, :2] = batch.w_centre
+    rows[:, 2, 2] = NO_JOINT
     w_distance = _distance_from_centre(view.camera, geometry, batch)
     all_layers, fetch, urgency = [], [], []
     missing = failures = 0

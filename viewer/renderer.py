@@ -16,16 +16,13 @@ from rawmosaic.viewer.channels import ChannelView
 from rawmosaic.viewer.gl.api import GL
 from rawmosaic.viewer.gl.objects import Framebuffer, Sampler, TableTexture, TileTexture, VertexArray
 from rawmosaic.viewer.gl.program import Program
-from rawmosaic.viewer.plan import ROWS_BEFORE_CHANNELS, Draw, FramePlan, View
+from rawmosaic.viewer.plan import Draw, FramePlan, View
 
 OUTLINE_COLOR = (0.35, 0.35, 0.35)
 _EDGE_MARGIN = 1.0 / 16
 """Screen pixels by which quads are drawn too large; the fragment shader cuts them to the exact edge."""
 
 _TILES_UNIT, _TABLE_UNIT = 0, 1
-_MOST_DIRECT_CHANNELS = 12
-"""Flat inputs that every OpenGL 3.3 driver has room for: 15 vec4, of which 2 are not channels'."""
-
 
 @dataclass(frozen=True)
 class Target:
@@ -65,7 +62,7 @@ class Renderer:
         GL.glDisable(GL.GL_DEPTH_TEST)
         GL.glClearColor(0.0, 0.0, 0.0, 1.0)
         GL.glClear(GL.GL_COLOR_BUFFER_BIT)
-        if plan.direct and all(len(draw.channels) <= _MOST_DIRECT_CHANNELS for draw in plan.draws) and view.overlap == "top":
+        if plan.direct:
             for draw in plan.draws:
                 self._draw_direct(draw, plan, view, looks, tiles, target)
         else:
@@ -100,10 +97,8 @@ class Renderer:
         picture.bind()
         GL.glClear(GL.GL_COLOR_BUFFER_BIT)
         for draw in plan.draws:
-            for column, position in enumerate(draw.channels):
-                single = draw if len(draw.channels) == 1 else _one_channel(draw, column)
-                self._merge_counts(single, plan, view, tiles, counts, target)
-                self._add_channel(counts, picture, looks[position])
+            self._merge_counts(draw, plan, view, tiles, counts, target)
+            self._add_channel(counts, picture, looks[draw.channels[0]])
         target.bind()
         program = self._program("fullscreen.vert", "present.frag", {})
         self._draw_screen(program, "picture", picture)
@@ -199,11 +194,3 @@ def _set_camera(program: Program, plan: FramePlan, target: Target) -> None:
 def _px_per_screen_px(plan: FramePlan) -> float:
     """Field pixels per screen pixel along the worse axis."""
     return float(np.abs(np.linalg.inv(plan.image_to_screen)).sum(axis=1).max())
-
-
-def _one_channel(draw: Draw, column: int) -> Draw:
-    """The rows of one channel of a draw."""
-    per_quad = ROWS_BEFORE_CHANNELS + len(draw.channels)
-    rows = draw.rows.reshape(-1, per_quad, 4)
-    chosen = [*range(ROWS_BEFORE_CHANNELS), ROWS_BEFORE_CHANNELS + column]
-    return Draw((draw.channels[column],), np.ascontiguousarray(rows[:, chosen]).reshape(-1, 4))
