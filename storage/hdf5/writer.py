@@ -114,8 +114,8 @@ class SlideWriter:
         self._room_ahead: Room | None = None
         try:
             self._room_ahead = Room(self._part)
-            self._room_ahead.reach(_SLACK_NBYTES + self._totals.nbytes)
             self._file = h5py.File(self._part, "w", libver="latest")
+            self._room_ahead.reach(_SLACK_NBYTES + self._totals.nbytes)
             self._create()
         except (OSError, RuntimeError) as error:
             self.abort()

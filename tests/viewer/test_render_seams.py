@@ -75,7 +75,7 @@ def test_seams_do_not_show_between_fields(scale: float, overlap: str):
     assert np.percentile(error[covered], 95) <= 2.0
 
 
-@pytest.mark.parametrize("scale", SCALES, ids="scale {}".format)
+@pytest.mark.parametrize("scale", (0.3, 0.61, 1.0), ids="scale {}".format)
 def test_no_hairline_shows_on_a_flat_specimen(scale: float):
     """On one grey level the smallest gap or doubled pixel stands out."""
 
