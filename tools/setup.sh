@@ -38,6 +38,10 @@ find_python() {
 }
 
 make_environment() {
+    if [ -e "$VENV" ] && [ ! -e "$VENV/pyvenv.cfg" ]; then # never empty a folder that is something else
+        say "$VENV is there already and is no virtual environment; choose another: make VENV=…"
+        exit 1
+    fi
     python=$(find_python)
     if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then # Debian and Ubuntu package them apart
         version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
@@ -49,8 +53,7 @@ make_environment() {
         fi
     fi
     say "making $VENV with $("$python" --version)"
-    rm -rf "$VENV"
-    "$python" -m venv "$VENV"
+    "$python" -m venv --clear "$VENV"
 }
 
 install_packages() {
