@@ -10,7 +10,7 @@ import click
 
 from benchmarks.harness import RESULTS, Result, machine, report, save, say
 
-NAMES = ("layouts",)
+NAMES = ("floors", "layouts", "jump", "pan")
 
 
 @click.command()

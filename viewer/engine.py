@@ -78,15 +78,14 @@ class Engine:
         self.z = self.t = 0
         self.show_outlines = False
         self.report = FrameReport()
-        self._numbers = TileNumbers(slide.tiling, slide.n_fields, len(slide.channels), slide.size_z, slide.size_t)
+        self.numbers = TileNumbers(slide.tiling, slide.n_fields, len(slide.channels), slide.size_z, slide.size_t)
         self._geometries: dict[str, Geometry] = {}
-        self._texture = _tile_texture(slide.tiling.tile_shape, vram_bytes)
-        self._textures = TextureCache(self._texture.layers)
+        self.texture = _tile_texture(slide.tiling.tile_shape, vram_bytes)
+        self._textures = TextureCache(self.texture.layers)
         self._renderer = Renderer()
         self._tiles = TileCache(slide.tiling.tile_shape, ram_bytes)
-        numbers = self._numbers
         self._loader = TileLoader(
-            lambda number, out: slide.read_tile(numbers.decode(number), out),
+            lambda number, out: slide.read_tile(self.numbers.decode(number), out),
             self._tiles,
             threads or max(1, min(os.cpu_count() or 1, 8)),
             on_arrival,
@@ -141,11 +140,11 @@ class Engine:
         """Draw what can be shown now and ask for what is missing; never waits for a tile."""
         view = self.view()
         started = time.perf_counter()
-        plan = self._plan(view)
+        plan = self.plan(view)
         planned = time.perf_counter()
         uploaded = self._upload(plan, planned + upload_deadline_s)
         if uploaded:
-            plan = self._plan(view)
+            plan = self.plan(view)
         prepared = time.perf_counter()
         self._draw(plan, view, target)
         self.report = FrameReport(
@@ -170,7 +169,7 @@ class Engine:
         view = self.view()
         end = time.monotonic() + timeout_s
         while True:
-            plan = self._plan(view)
+            plan = self.plan(view)
             if not plan.fetch:
                 break
             if not self._upload(plan, float("inf")):
@@ -183,19 +182,33 @@ class Engine:
         """One line for each tile that could not be read."""
         return sorted({str(failure.error) for failure in self._loader.failed().values()})
 
+    def resident_tiles(self, plan: FramePlan) -> list[int]:
+        """Numbers of the distinct tiles that a plan draws."""
+        return self._textures.keys_of(np.unique(plan.layers))
+
+    def forget(self) -> None:
+        """Empty the tile cache and the texture cache, as if the slide had just been opened."""
+        self._loader.want(())
+        while not self._loader.idle:
+            self._loader.wait(0.1)
+        self._tiles.clear()
+        self._textures.clear()
+
     def close(self) -> None:
         """Stop the threads and delete the GL objects; the slide stays its owner's. Closing twice is harmless."""
         self._loader.close()
         self._tiles.close()
         self._renderer.close()
-        self._texture.close()
+        self.texture.close()
 
-    def _plan(self, view: View) -> FramePlan:
+    def plan(self, view: View | None = None) -> FramePlan:
+        """The plan of a frame now; its tiles become the most recently used, and what it misses is asked for."""
+        view = view or self.view()
         plan = plan_frame(
             view,
             self.geometry,
             self.slide.tiling,
-            self._numbers,
+            self.numbers,
             self.slide.acquired(view.z, view.t),
             self._textures.lookup,
             self._textures.capacity,
@@ -208,12 +221,12 @@ class Engine:
     def _upload(self, plan: FramePlan, deadline: float) -> int:
         """Copy wanted tiles that are in memory into texture layers, most urgent first, until the deadline."""
         uploaded = []
-        self._texture.bind()
+        self.texture.bind()
         for number, tile in self._loader.ready(plan.fetch):
             layer = self._textures.allocate(number)
             if layer is None:
                 break
-            self._texture.upload(layer, tile)
+            self.texture.upload(layer, tile)
             uploaded.append(number)
             if time.perf_counter() > deadline:
                 break
@@ -222,7 +235,7 @@ class Engine:
 
     def _draw(self, plan: FramePlan, view: View, target: Target) -> None:
         looks = [self.channels[channel] for channel in view.channels]
-        self._renderer.draw(plan, view, looks, self._texture, target)
+        self._renderer.draw(plan, view, looks, self.texture, target)
         if self.show_outlines:
             fields = self.geometry.in_view(view.camera, 0)
             self._renderer.draw_outlines(outline_rows(view.camera, self.geometry, fields), plan, target)

@@ -49,6 +49,10 @@ class TextureCache:
         self._used_at[layer] = self._frame
         return layer
 
+    def keys_of(self, layers: np.ndarray) -> list[int]:
+        """The keys whose tiles lie in these layers."""
+        return self._key_of[layers].tolist()
+
     def clear(self) -> None:
         """Forget every tile."""
         self._layer_of.clear()

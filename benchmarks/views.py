@@ -1,0 +1,129 @@
+"""Measuring an engine against the floors of the very frame it draws: shared by jump, pan, zoom, first_frame and scale."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.floors import BareDraw, decode_s, upload_s
+from rawmosaic.storage import open_slide
+from rawmosaic.storage.hdf5 import format as fmt
+from rawmosaic.viewer import OffscreenViewer
+
+
+@dataclass(frozen=True)
+class Floors:
+    """Seconds of the bare operations for one view."""
+
+    decode: float
+    upload: float
+    draw: float
+    tiles: int
+
+    @property
+    def total(self) -> float:
+        """One after the other."""
+        return self.decode + self.upload + self.draw
+
+
+class Bench:
+    """An offscreen viewer on a slide with the means to time single frames to their end."""
+
+    def __init__(self, path, size: tuple[int, int] = (1280, 720), **budgets):
+        self.slide = open_slide(path)
+        self.viewer = OffscreenViewer(self.slide, size, **budgets)
+        self.engine = self.viewer.engine
+        from rawmosaic.viewer.gl.api import GL
+        from rawmosaic.viewer.gl.objects import Framebuffer
+        from rawmosaic.viewer.renderer import Target
+
+        self.GL = GL
+        self._framebuffer = Framebuffer(size, GL.GL_RGBA8)
+        self.target = Target(self._framebuffer.name, size, top_row_first=True)
+        self.size = size
+
+    def frame_s(self) -> float:
+        """Seconds of one frame, until the driver is done."""
+        start = time.perf_counter()
+        self.engine.frame(self.target)
+        self.GL.glFinish()
+        return time.perf_counter() - start
+
+    def settled_s(self) -> float:
+        """Seconds until a complete frame is drawn."""
+        start = time.perf_counter()
+        self.engine.settled_frame(self.target)
+        self.GL.glFinish()
+        return time.perf_counter() - start
+
+    def forget(self) -> None:
+        """Empty the tile cache and the texture cache."""
+        self.engine.forget()
+
+    def random_place(self, generator: np.random.Generator, scale: float) -> None:
+        """Look at a random place well inside the mosaic."""
+        left, top, right, bottom = self.engine.geometry.bounds_um
+        x, y = generator.uniform(0.1, 0.9, 2)
+        self.engine.look_at(left + x * (right - left), top + y * (bottom - top), scale)
+
+    def floors(self, repeat: int = 5) -> Floors:
+        """The floors of the current view, which must be settled: its tiles decoded, uploaded, drawn by bare loops."""
+        engine, slide = self.engine, self.slide
+        plan = engine.plan()
+        channels = len(plan.draws[0].channels)
+        numbers = np.array(engine.resident_tiles(plan), np.int64)
+        places = []
+        for number in numbers:
+            key = engine.numbers.decode(number)
+            row = fmt.chunk_row(slide.tiling, key, len(slide.channels), slide.size_z, slide.size_t)
+            offset, size = slide._index[key.level].find(row)
+            if size:
+                places.append((offset, size))
+        decode = min(decode_s(slide.location, places, slide.tiling.tile_shape) for _ in range(repeat))
+        bare = BareDraw(channels, engine.view().smooth, slide.tiling.tile_shape)
+        self._framebuffer.bind()
+        engine.texture.bind()
+        bare.fill(plan, self.size)
+        draws = []
+        for _ in range(repeat + 2):
+            start = time.perf_counter()
+            bare.draw()
+            draws.append(time.perf_counter() - start)
+        bare.close()
+        upload = min(upload_s(self._spare_texture(), len(numbers)) for _ in range(repeat))
+        return Floors(decode, upload, float(np.median(draws[2:])), len(numbers))
+
+    def _spare_texture(self):
+        from rawmosaic.viewer.gl.objects import TileTexture
+
+        if not hasattr(self, "_spare"):
+            self._spare = TileTexture(self.slide.tiling.tile_shape, self.engine.texture.layers)
+        return self._spare
+
+    def close(self) -> None:
+        """Give everything back."""
+        if hasattr(self, "_spare"):
+            self._spare.close()
+        self._framebuffer.close()
+        self.viewer.close()
+        self.slide.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+
+def drop_page_cache(path) -> bool:
+    """Ask the kernel to forget a file's pages; False where the system has no such call."""
+    if not hasattr(os, "posix_fadvise"):
+        return False
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(descriptor)
+    return True
