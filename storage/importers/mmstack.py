@@ -8,6 +8,7 @@ Planes are found through the file's own index map; a file that was never finishe
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -30,7 +31,8 @@ _FILE = re.compile(r"^(?P<prefix>.*?)_?MMStack(?P<rest>.*?)\.ome\.tiff?$", re.IG
 def recognise(path: Path) -> int:
     """A folder with MMStack files, or one of them."""
     if path.is_dir():
-        return 9 if any(_FILE.match(entry.name) for entry in path.iterdir()) else 0
+        with os.scandir(path) as entries:
+            return 9 if any(_FILE.match(entry.name) for entry in entries) else 0
     return 10 if _FILE.match(path.name) else 0
 
 

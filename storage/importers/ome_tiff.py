@@ -7,6 +7,7 @@ one file of a set, opens the whole set; files that only refer to a companion or 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,7 +30,8 @@ _NO_UNIT = ("reference frame", "pixel")
 def recognise(path: Path) -> int:
     """An OME-TIFF by name or by its description, a companion file, or a folder of them."""
     if path.is_dir():
-        return 6 if next(_ome_files(path), None) is not None else 0
+        with os.scandir(path) as entries:
+            return 6 if any(entry.name.lower().endswith((*OME_SUFFIXES, COMPANION_SUFFIX)) for entry in entries) else 0
     name = path.name.lower()
     if name.endswith((*OME_SUFFIXES, COMPANION_SUFFIX)):
         return 8

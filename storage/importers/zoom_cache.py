@@ -50,6 +50,9 @@ FIRST_COARSE_FACTOR = 8
 SAMPLED_PLANES = 8
 """Planes a channel that an early histogram counts at least."""
 
+QUIET_S, PATIENCE_S = 0.05, 0.1
+"""The background waits until nobody has read a tile for QUIET_S, at most PATIENCE_S a plane: the picture goes first."""
+
 SUFFIX = ".zoom.h5"
 
 
@@ -99,6 +102,7 @@ class ZoomCachedSlide(Slide):
         self._stop = threading.Event()
         self._ended = False
         self._keep = True
+        self._last_read = 0.0
         self._cached: Hdf5Slide | None = _open_cached(self._path, source)
         self._builder: threading.Thread | None = None
         if self._cached is not None:
@@ -163,12 +167,13 @@ class ZoomCachedSlide(Slide):
             size_z=self.size_z,
             size_t=self.size_t,
             fields=self.fields,
-            store_full_resolution=False,
+            store_full_resolution=len(self.levels) == 1,  # fields of a few pixels have no coarser layer, and a file needs one
         )
         with contextlib.ExitStack() as stack:
             stack.callback(writer.abort)
             planes = stack.enter_context(closing(read_ahead(self._load, self._order)))
             for address, plane in planes:
+                self._give_way()
                 if self._stop.is_set():
                     return None
                 if isinstance(plane, SlideError):
@@ -183,6 +188,11 @@ class ZoomCachedSlide(Slide):
             writer.close()
             stack.pop_all()
         return own
+
+    def _give_way(self) -> None:
+        patience = time.monotonic() + PATIENCE_S
+        while time.monotonic() < min(self._last_read + QUIET_S, patience) and not self._stop.wait(QUIET_S / 5):
+            pass
 
     def _adopted(self, own: Path) -> Hdf5Slide | None:
         """The layers just made, under the name that the next opening looks for; private to this one if a plane was unreadable."""
@@ -257,6 +267,7 @@ class ZoomCachedSlide(Slide):
         return self._reduced((field, channel, z, t), level)
 
     def _read_tile(self, key: TileKey, out: np.ndarray) -> None:
+        self._last_read = time.monotonic()
         cached = self._cached
         if cached is not None and key.level > 0:
             try:

@@ -21,7 +21,8 @@ def raw_of(truth: SyntheticSlide, folder: Path) -> RawAcquisition:
         for field, channel in np.argwhere(truth.acquired(z, t))
     ]
     file = folder / "planes.raw"
-    file.write_bytes(b"one file")
+    if not file.exists():  # a second slide of the same acquisition finds the file unchanged
+        file.write_bytes(b"one file")
     planes = np.array([(0, page, *address) for page, address in enumerate(addresses)], PLANE_DTYPE)
     sets = truth.all_position_sets
     return RawAcquisition(
