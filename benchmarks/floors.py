@@ -111,13 +111,13 @@ class BareDraw:
     def fill(self, plan: FramePlan, size: tuple[int, int]) -> None:
         """Take over the quads and layers of a plan's first draw."""
         GL = self.GL
-        per_quad = ROWS_BEFORE_CHANNELS + self.channels
-        draw = plan.draws[0]
-        rows = draw.rows[: draw.quads * per_quad].reshape(-1, per_quad, 4)
-        rows = rows[rows[:, 2, 2] < 0]
-        matrix = plan.image_to_screen
-        corners = [(rows[:, 1, pair] - rows[:, 0, :2]) @ matrix.T / (0.5 * np.array(size)) for pair in ((0, 1), (2, 3))]
-        texels = [rows[:, 1, pair] * rows[:, 3, 1:2] - rows[:, 3, 2:4] for pair in ((0, 1), (2, 3))]
+        rows = plan.draws[0].rows
+        half = 0.5 * np.array(size)
+        from_screen = np.linalg.inv(plan.image_to_screen)
+        edges = [rows[:, 1, pair] - half for pair in ((0, 1), (2, 3))]
+        corners = [edge / half for edge in edges]
+        p_corners = [edge @ from_screen.T + rows[:, 0, :2] for edge in edges]
+        texels = [p_corner * rows[:, 3, 1:2] - rows[:, 3, 2:4] for p_corner in p_corners]
         layers = np.zeros((len(rows), 4 * self.groups), np.float32)
         layers[:, : self.channels] = rows[:, ROWS_BEFORE_CHANNELS:, 0]
         data = np.concatenate([*corners, *texels, layers], axis=1).astype(np.float32)
@@ -242,11 +242,10 @@ def _draw_figure(texture, channels: int, smooth: bool) -> Figure:
     for i in range(across * down):
         y, x = divmod(i, across)
         rows[i, 0, :2] = SIZE[0] / scale / 2 - x * TILE[1], SIZE[1] / scale / 2 - y * TILE[0]
-        rows[i, 1] = 0, 0, TILE[1], TILE[0]
-        rows[i, 2, 2] = -1
+        rows[i, 1] = np.array([x * TILE[1], y * TILE[0], (x + 1) * TILE[1], (y + 1) * TILE[0]]) * scale
         rows[i, ROWS_BEFORE_CHANNELS:, 0] = (i * channels + np.arange(channels)) % texture.layers
         rows[i, ROWS_BEFORE_CHANNELS:, 1] = 1
-    draw = Draw(tuple(range(channels)), len(rows), rows.reshape(-1, 4))
+    draw = Draw(tuple(range(channels)), rows, np.empty((0, 4 + 4 * channels, 4), np.float32), mixed=False)
     empty = np.empty(0)
     plan = FramePlan(0, (draw,), True, np.eye(2) * scale, (), empty, empty)
     bare = BareDraw(channels, smooth, TILE)

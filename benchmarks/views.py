@@ -41,7 +41,7 @@ class Bench:
         from rawmosaic.viewer.renderer import Target
 
         self.GL = GL
-        self._framebuffer = Framebuffer(size, GL.GL_RGBA8)
+        self._framebuffer = Framebuffer(size, GL.GL_RGBA8, depth=True)
         self.target = Target(self._framebuffer.name, size, top_row_first=True)
         self.size = size
 

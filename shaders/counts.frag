@@ -1,11 +1,6 @@
-// The raw counts of one channel, before contrast: what the overlap rules work on. Blending does the rule:
-// top and nearest overwrite, max takes the larger, feather sums.
+// The raw counts of one channel, before contrast: what the overlap rules work on. Depth test or blending do the rule:
+// top and nearest keep the nearer, max takes the larger, feather sums.
 // Out: counts (0 to 65535) and weight; feather: weighted counts and weight, weight = field pixels to the nearest edge.
-
-flat in vec4 v_field;
-flat in vec4 v_quad;
-flat in vec4 v_tile[CHANNELS];
-flat in int v_joint;
 
 #include "common/position.glsl"
 #include "common/sampling.glsl"
@@ -13,10 +8,12 @@ flat in int v_joint;
 out vec4 result;
 
 void main() {
-    vec2 p_field = field_position(v_field, v_quad);
-    float counts = field_counts(v_tile[0], v_joint, 0, p_field, v_field.zw);
+    vec2 p_field = field_position();
+    float counts = field_counts(0, p_field, v_field.zw);
+#if JOINTS
     if (counts < 0.0)
         discard;
+#endif
 #if FEATHER
     vec2 edge = min(p_field, v_field.zw - p_field);
     float weight = max(min(edge.x, edge.y), 1e-3);

@@ -1,10 +1,5 @@
-// The patchwork in one pass: all shown channels of a tile, contrasted and mixed. For the overlap modes `top` and `nearest`
+// The patchwork in one pass: all shown channels of a tile, contrasted and mixed. For the overlap mode `top`
 // where every field has every shown channel. Out: display-referred rgb, summed and clamped by the framebuffer.
-
-flat in vec4 v_field;
-flat in vec4 v_quad;
-flat in vec4 v_tile[CHANNELS];
-flat in int v_joint;
 
 uniform vec3 limits[CHANNELS];
 uniform vec3 colors[CHANNELS];
@@ -16,12 +11,14 @@ uniform vec3 colors[CHANNELS];
 out vec4 color;
 
 void main() {
-    vec2 p_field = field_position(v_field, v_quad);
+    vec2 p_field = field_position();
     vec3 rgb = vec3(0.0);
     for (int c = 0; c < CHANNELS; ++c) {
-        float counts = field_counts(v_tile[c], v_joint, c, p_field, v_field.zw);
+        float counts = field_counts(c, p_field, v_field.zw);
+#if MIXED || JOINTS
         if (counts >= 0.0)
-            rgb += contrasted(counts, limits[c], colors[c]);
+#endif
+        rgb += contrasted(counts, limits[c], colors[c]);
     }
     color = vec4(rgb, 1.0);
 }

@@ -158,7 +158,7 @@ class Engine:
             tiles_failed=plan.tiles_failed,
             tiles_uploaded=uploaded,
             tiles_pending=self._loader.pending,
-            quads=sum(draw.quads for draw in plan.draws),
+            quads=sum(len(draw.rows) for draw in plan.draws),
             tiles_in_texture=len(self._textures),
             tiles_in_ram=len(self._tiles),
         )

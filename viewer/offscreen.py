@@ -87,7 +87,7 @@ class OffscreenViewer:
             self._framebuffer.close()
             self._framebuffer = None
         if self._framebuffer is None:
-            self._framebuffer = Framebuffer(size, GL.GL_RGBA8)
+            self._framebuffer = Framebuffer(size, GL.GL_RGBA8, depth=True)
         return Target(self._framebuffer.name, size, top_row_first=True)
 
 

@@ -21,9 +21,6 @@ OVERLAP_MODES = ("top", "nearest", "feather", "max")
 ROWS_BEFORE_CHANNELS = 3
 """Table rows per quad before those of its channels; shaders/mosaic.vert says what each holds."""
 
-NO_JOINT = -1.0
-"""In the table row of a quad that one tile covers: no rows of a joint."""
-
 MOST_CHANNELS_AT_ONCE = 12
 """Channels of one pass: every OpenGL 3.3 driver has room for 15 flat vec4 inputs, of which 3 are not channels'."""
 
@@ -100,12 +97,17 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Draw:
-    """One instanced draw: the shown channels it carries (positions in `View.channels`), its quads and their table."""
+    """What is drawn of one group of channels (positions in `View.channels`): quads, and the joints between filtered tiles.
+
+    rows    (quads, 3 + channels, 4) float32, see shaders/mosaic.vert
+    joints  (joints, 4 + 4 × channels, 4) float32, likewise
+    mixed   whether some quad lacks a channel, or shows channels from different layers
+    """
 
     channels: tuple[int, ...]
-    quads: int
     rows: np.ndarray
-    """(quads × (3 + channels) + …, 4) float32, see shaders/mosaic.vert; what joints between tiles need follows the quads"""
+    joints: np.ndarray
+    mixed: bool
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,6 @@ def plan_frame(
         Tile numbers that cannot be read: their place is taken by a coarser layer.
     """
     camera = view.camera
-    image_to_screen = geometry.placement.matrix_um / camera.pixel_size_um * camera.scale
     groups = _channel_groups(view, geometry, acquired)
     level = choose_level(camera.scale, tiling.factors)
     while True:
@@ -187,8 +188,8 @@ def plan_frame(
         failures += resolved.failed
         shown.append(batch.fields[keep])
         if keep.any():
-            draws.append(_draw(view, tiling, level, batch, rows, keep))
-            w_centres = rows[keep][:, 2, :2]
+            draws.append(_draw(view, geometry, tiling, level, batch, rows, keep))
+            w_centres = batch.w_centre[keep]
             far = float(np.hypot(w_centres[:, 0], w_centres[:, 1]).max())
             depth_scale = max(depth_scale, far * far + 2.2 * far * w_reach)
 
@@ -200,7 +201,7 @@ def plan_frame(
         level=level,
         draws=tuple(draws),
         direct=view.overlap == "top" and len(groups) == 1,
-        image_to_screen=image_to_screen,
+        image_to_screen=image_to_screen(camera, geometry),
         fetch=tuple(dict.fromkeys(fetch_numbers[order].tolist())),
         layers=np.concatenate(layers).astype(np.int64) if layers else np.empty(0, np.int64),
         outlines=outline_rows(camera, geometry, empty),
@@ -208,7 +209,7 @@ def plan_frame(
         tiles_missing=missing,
         tiles_failed=failures,
         fields_in_view=len(everything),
-        depth_scale=1.0 / depth_scale if depth_scale > 0 else 1.0,
+        depth_scale=1.0 / depth_scale if depth_scale > 0 and view.overlap == "nearest" else 0.0,
     )
 
 
@@ -311,58 +312,83 @@ def _tiles_in_view(
     )
 
 
-def _draw(view: View, tiling: Tiling, level: int, batch: _Batch, rows: np.ndarray, keep: np.ndarray) -> Draw:
-    """The quads of which something is resident, in drawing order; filtered ones with the joints between their tiles."""
-    if not view.smooth or batch.right is None or not ((batch.right >= 0) | (batch.below >= 0)).any():
-        kept = rows if keep.all() else rows[keep]
-        return Draw(batch.channels, len(kept), np.ascontiguousarray(kept).reshape(-1, 4))
-    half = 0.5 * tiling.levels[level].factor
-    joints, joint_rows, behind = _joints(batch, rows, half)
-    tiles = _without_joints(batch, rows, half)[keep]
-    order = np.argsort(np.concatenate([batch.fields[keep], batch.fields[joints]]), kind="stable")
-    quads = np.concatenate([tiles, joint_rows])[order]
-    is_joint = order >= len(tiles)
-    quads[is_joint, 2, 2] = quads.shape[0] * quads.shape[1] + (order[is_joint] - len(tiles)) * behind.shape[1]
-    return Draw(batch.channels, len(quads), np.concatenate([quads.reshape(-1, 4), behind.reshape(-1, 4)]))
+def _draw(view: View, geometry: Geometry, tiling: Tiling, level: int, batch: _Batch, rows: np.ndarray, keep: np.ndarray) -> Draw:
+    """The quads of which something is resident, topmost first; filtered ones with the joints between their tiles."""
+    channels = rows[:, ROWS_BEFORE_CHANNELS:]
+    mixed = bool((channels[..., 0] < 0).any() or (channels[..., 1] != channels[:, :1, 1]).any())
+    matrix = image_to_screen(view.camera, geometry)
+
+    def w_rects(p_rects: np.ndarray, p_centres: np.ndarray) -> np.ndarray:
+        return screen_rects(p_rects, p_centres, matrix, view.camera.size) if runs_along_pixels(matrix) else p_rects
+
+    p_rects = batch.p_rect
+    joints = np.empty((0, ROWS_BEFORE_CHANNELS + 1 + 4 * channels.shape[1], 4), np.float32)
+    if view.smooth and batch.right is not None and ((batch.right >= 0) | (batch.below >= 0)).any():
+        half = 0.5 * tiling.levels[level].factor
+        joints, p_rects = _joints(batch, rows, half, w_rects), _without_joints(batch, half)
+    rows[:, 1] = w_rects(p_rects, batch.p_centre)
+    return Draw(batch.channels, rows[keep][::-1], joints[::-1], mixed)
 
 
-def _without_joints(batch: _Batch, rows: np.ndarray, half: float) -> np.ndarray:
+def image_to_screen(camera: Camera, geometry: Geometry) -> np.ndarray:
+    """(2, 2) float64 field pixels → screen pixels."""
+    return geometry.placement.matrix_um / camera.pixel_size_um * camera.scale
+
+
+def runs_along_pixels(matrix: np.ndarray) -> bool:
+    """Whether the edges of fields run along rows and columns of the screen."""
+    size = np.abs(matrix)
+    return bool(min(size[0, 1] + size[1, 0], size[0, 0] + size[1, 1]) == 0.0)
+
+
+def screen_rects(p_rects: np.ndarray, p_centres: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(n, 4) whole screen pixels x0, y0, x1, y1: those whose centre lies in [x0, x1) × [y0, y1) of (n, 4) field rectangles.
+
+    Decided here in double precision, since a rasteriser rounds edges to 1/256 pixel; only for fields that run along pixels.
+    """
+    low, high = ((p_rects[:, pair] - p_centres) @ matrix.T + 0.5 * np.array(size) - 0.5 for pair in ((0, 1), (2, 3)))
+    # a mirrored axis runs from high to low, and keeps its closed end
+    first = np.where(low <= high, np.ceil(low), np.floor(high) + 1.0)
+    last = np.where(low <= high, np.ceil(high), np.floor(low) + 1.0)
+    return np.concatenate([first, last], axis=1)
+
+
+def _without_joints(batch: _Batch, half: float) -> np.ndarray:
     """The quads cut back by half a layer pixel where another tile of the field goes on: there the filter needs both."""
-    tiles = rows.copy()
     inner = batch.l_origin > 0
-    tiles[:, 1, 0] += half * inner[:, 0]
-    tiles[:, 1, 1] += half * inner[:, 1]
-    tiles[:, 1, 2] -= half * (batch.right >= 0)
-    tiles[:, 1, 3] -= half * (batch.below >= 0)
-    return tiles
+    p_rects = batch.p_rect.copy()
+    p_rects[:, :2] += half * inner
+    p_rects[:, 2] -= half * (batch.right >= 0)
+    p_rects[:, 3] -= half * (batch.below >= 0)
+    return p_rects
 
 
-def _joints(batch: _Batch, rows: np.ndarray, half: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _joints(batch: _Batch, rows: np.ndarray, half: float, w_rects: Callable) -> np.ndarray:
     """The strips between tiles of a field, one layer pixel wide, each with the four tiles that meet at its lower right.
 
-    Returns (j,) the tile each belongs to, (j, 3 + channels, 4) its quad, and (j, 1 + 4 × channels, 4) rows behind the quads: where
-    the tiles meet (p_), layer pixels per field pixel; then the tile itself, its right, lower and lower right neighbour.
+    Returns (joints, 4 + 4 × channels, 4) float32 rows as in shaders/mosaic.vert.
     """
     n_channels = rows.shape[1] - ROWS_BEFORE_CHANNELS
     has_right, has_below = batch.right >= 0, batch.below >= 0
     inner = half * (batch.l_origin > 0)
     right, below = np.flatnonzero(has_right), np.flatnonzero(has_below)
-    joints = np.concatenate([right, below])
+    owners = np.concatenate([right, below])
     x0, y0, x1, y1 = batch.p_rect.T
     upright = np.stack([x1 - half, y0 + inner[:, 1], x1 + half, y1 + half * has_below], axis=-1)[right]
     level = np.stack([x0 + inner[:, 0], y1 - half, x1 - half * has_right, y1 + half], axis=-1)[below]
-    quads = rows[joints].copy()
-    quads[:, 1] = np.concatenate([upright, level])
 
     nothing = np.zeros((1, *rows.shape[1:]), np.float32)
     nothing[:, ROWS_BEFORE_CHANNELS:, 0] = -1.0
-    lookup = np.concatenate([rows, nothing])  # the last row stands for a tile that is not in view
-    diagonal = np.where(batch.right >= 0, batch.below[batch.right], -1)
-    four = np.stack([joints, batch.right[joints], batch.below[joints], diagonal[joints]], axis=-1)
-    behind = np.zeros((len(joints), 1 + 4 * n_channels, 4), np.float32)
-    behind[:, 0, 0], behind[:, 0, 1], behind[:, 0, 2] = x1[joints], y1[joints], 0.5 / half
-    behind[:, 1:] = lookup[four][:, :, ROWS_BEFORE_CHANNELS:].reshape(len(joints), 4 * n_channels, 4)
-    return joints, quads, behind
+    tiles = np.concatenate([rows, nothing])[:, ROWS_BEFORE_CHANNELS:]  # the last stands for a tile that is not in view
+    diagonal = np.where(has_right, batch.below[batch.right], -1)
+    four = np.stack([owners, batch.right[owners], batch.below[owners], diagonal[owners]], axis=-1)
+    joints = np.zeros((len(owners), ROWS_BEFORE_CHANNELS + 1 + 4 * n_channels, 4), np.float32)
+    joints[:, :ROWS_BEFORE_CHANNELS] = rows[owners, :ROWS_BEFORE_CHANNELS]
+    joints[:, 1] = w_rects(np.concatenate([upright, level]), batch.p_centre[owners])
+    joints[:, 3, 0], joints[:, 3, 1], joints[:, 3, 2] = x1[owners], y1[owners], 0.5 / half
+    joints[:, 4:] = tiles[four].reshape(len(owners), 4 * n_channels, 4)
+    resident = (joints[:, 4:, 0] >= 0).any(axis=1)
+    return joints if resident.all() else joints[resident]
 
 
 @dataclass(frozen=True)
@@ -392,9 +418,9 @@ def _rows(
     rows = np.zeros((n, ROWS_BEFORE_CHANNELS + len(batch.channels), 4), np.float32)
     rows[:, 0, :2] = batch.p_centre
     rows[:, 0, 2:] = geometry.p_sizes[batch.fields]
-    rows[:, 1] = batch.p_rect
     rows[:, 2, :2] = batch.w_centre
-    rows[:, 2, 2] = NO_JOINT
+    if view.overlap == "top":
+        rows[:, 2, 3] = _depth_by_order(batch.fields)
     w_distance = _distance_from_centre(view.camera, geometry, batch)
     all_layers, fetch, urgency = [], [], []
     missing = failures = 0
@@ -427,6 +453,12 @@ def _rows(
         missing,
         failures,
     )
+
+
+def _depth_by_order(fields: np.ndarray) -> np.ndarray:
+    """Depths between −1 and 1 of ascending field numbers: the later field is the nearer."""
+    rank = np.cumsum(np.diff(fields, prepend=fields[:1]) != 0)
+    return 0.9 - 1.8 * rank / max(1, rank[-1] if len(rank) else 1)
 
 
 def _stand_ins(

@@ -7,7 +7,7 @@ float picture. Programs are compiled when first needed, one per number of channe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,17 +16,17 @@ from rawmosaic.viewer.channels import ChannelView
 from rawmosaic.viewer.gl.api import GL
 from rawmosaic.viewer.gl.objects import Framebuffer, Sampler, TableTexture, TileTexture, VertexArray
 from rawmosaic.viewer.gl.program import Program
-from rawmosaic.viewer.plan import Draw, FramePlan, View
+from rawmosaic.viewer.plan import Draw, FramePlan, View, runs_along_pixels
 
 OUTLINE_COLOR = (0.35, 0.35, 0.35)
 _EDGE_MARGIN = 1.0 / 16
-"""Screen pixels by which quads are drawn too large; the fragment shader cuts them to the exact edge."""
+"""Screen pixels by which quads of turned mosaics are drawn too large; the fragment shader cuts them to the exact edge."""
 
 _TILES_UNIT, _TABLE_UNIT = 0, 1
 
 @dataclass(frozen=True)
 class Target:
-    """Where a frame goes: a framebuffer name (0: the window), its size, and whether its first row is the top of the picture."""
+    """Where a frame goes: a framebuffer with depth (0: the window's), its size, and whether its first row is the picture's top."""
 
     framebuffer: int
     size: tuple[int, int]
@@ -60,8 +60,9 @@ class Renderer:
         target.bind()
         GL.glDisable(GL.GL_BLEND)
         GL.glDisable(GL.GL_DEPTH_TEST)
+        GL.glDepthFunc(GL.GL_LEQUAL)
         GL.glClearColor(0.0, 0.0, 0.0, 1.0)
-        GL.glClear(GL.GL_COLOR_BUFFER_BIT)
+        GL.glClear(GL.GL_COLOR_BUFFER_BIT | GL.GL_DEPTH_BUFFER_BIT)
         if plan.direct:
             for draw in plan.draws:
                 self._draw_direct(draw, plan, view, looks, tiles, target)
@@ -85,11 +86,22 @@ class Renderer:
 
     def _draw_direct(self, draw: Draw, plan: FramePlan, view: View, looks, tiles: TileTexture, target: Target) -> None:
         shown = [looks[position] for position in draw.channels]
-        defines = {"CHANNELS": len(shown), "SMOOTH": view.smooth, "GAMMA": any(look.gamma != 1.0 for look in shown)}
-        program = self._program("mosaic.vert", "mosaic.frag", defines)
-        program.set_floats("limits", np.array([look.shader_limits() for look in shown]))
-        program.set_floats("colors", np.array([look.rgb() for look in shown]))
-        self._draw_quads(program, draw, plan, tiles, target)
+        limits, colors = np.array([look.shader_limits() for look in shown]), np.array([look.rgb() for look in shown])
+        gamma = any(look.gamma != 1.0 for look in shown)
+        GL.glEnable(GL.GL_DEPTH_TEST)
+        for program, rows in self._passes(draw, plan, view, "mosaic.frag", {"GAMMA": gamma}):
+            program.set_floats("limits", limits)
+            program.set_floats("colors", colors)
+            self._draw_quads(program, rows, plan, tiles, target)
+        GL.glDisable(GL.GL_DEPTH_TEST)
+
+    def _passes(self, draw: Draw, plan: FramePlan, view: View, fragment: str, defines: dict) -> Iterator[tuple[Program, np.ndarray]]:
+        """(program in use, rows) for the quads, then for the joints between them."""
+        common = {"CHANNELS": len(draw.channels), "CUT": not runs_along_pixels(plan.image_to_screen), **defines}
+        if len(draw.rows):
+            yield self._program("mosaic.vert", fragment, {**common, "SMOOTH": view.smooth, "MIXED": draw.mixed}), draw.rows
+        if len(draw.joints):
+            yield self._program("mosaic.vert", fragment, {**common, "JOINTS": True}), draw.joints
 
     def _draw_by_channel(self, plan: FramePlan, view: View, looks, tiles: TileTexture, target: Target) -> None:
         counts = self._buffer("counts", target.size, GL.GL_RG32F, depth=True)
@@ -116,13 +128,10 @@ class Renderer:
             GL.glEnable(GL.GL_BLEND)
             GL.glBlendEquation(GL.GL_FUNC_ADD)
             GL.glBlendFunc(GL.GL_ONE, GL.GL_ONE)
-        elif view.overlap == "nearest":
+        else:
             GL.glEnable(GL.GL_DEPTH_TEST)
-            GL.glDepthFunc(GL.GL_LEQUAL)
-        program = self._program(
-            "mosaic.vert", "counts.frag", {"CHANNELS": 1, "SMOOTH": view.smooth, "FEATHER": view.overlap == "feather"}
-        )
-        self._draw_quads(program, draw, plan, tiles, target)
+        for program, rows in self._passes(draw, plan, view, "counts.frag", {"FEATHER": view.overlap == "feather"}):
+            self._draw_quads(program, rows, plan, tiles, target)
         GL.glDisable(GL.GL_BLEND)
         GL.glDisable(GL.GL_DEPTH_TEST)
 
@@ -137,17 +146,18 @@ class Renderer:
         self._draw_screen(program, "counts", counts)
         GL.glDisable(GL.GL_BLEND)
 
-    def _draw_quads(self, program: Program, draw: Draw, plan: FramePlan, tiles: TileTexture, target: Target) -> None:
+    def _draw_quads(self, program: Program, rows: np.ndarray, plan: FramePlan, tiles: TileTexture, target: Target) -> None:
         _set_camera(program, plan, target)
         height, width = tiles.tile_shape
         program.set_int("tiles", _TILES_UNIT)
         program.set_floats("tile_size", np.array([width, height]))
-        program.set_floats("margin_px", np.array([_EDGE_MARGIN * _px_per_screen_px(plan)]))
+        cut = not runs_along_pixels(plan.image_to_screen)
+        program.set_floats("margin_px", np.array([_EDGE_MARGIN * _px_per_screen_px(plan) if cut else 0.0]))
         program.set_floats("depth_scale", np.array([plan.depth_scale]))
-        self._quads.fill(draw.rows)
+        self._quads.fill(np.ascontiguousarray(rows))
         self._quads.bind(_TABLE_UNIT)
         program.set_int("quads", _TABLE_UNIT)
-        GL.glDrawArraysInstanced(GL.GL_TRIANGLE_STRIP, 0, 4, draw.quads)
+        GL.glDrawArraysInstanced(GL.GL_TRIANGLE_STRIP, 0, 4, len(rows))
 
     def _draw_screen(self, program: Program, name: str, source: Framebuffer) -> None:
         GL.glActiveTexture(GL.GL_TEXTURE0 + _TABLE_UNIT)
