@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.data import specimen_planes
 from benchmarks.harness import Figure, Result, median_ms, timed
 from rawmosaic.storage import codec
-from rawmosaic.storage.pyramid import TileKey, Tiling, reduce_plane
+from rawmosaic.storage.pyramid import Tiling, reduce_plane
 
 QUESTION = __doc__
 N_FIELDS = 16
@@ -73,8 +73,14 @@ def _tile_figures(name: str, shape: tuple[int, int], planes: np.ndarray) -> list
     work = list(itertools.islice(itertools.cycle(per_plane), n_tiles))
     ms = median_ms(timed(lambda: [codec.decode_into(data, out) for data in work], 9, 2))
     return [
-        Figure(f"tile {name} ({shape[0]} × {shape[1]}, {columns} across): decode a 1:1 view in four channels", ms, note="one thread"),
-        Figure(f"tile {name}: pixels decoded ÷ pixels on screen", n_tiles * shape[0] * shape[1] / planes.shape[1] / VIEW[0] / VIEW[1], ""),
+        Figure(
+            f"tile {name} ({shape[0]} × {shape[1]}, {columns} across): decode a 1:1 view in four channels", ms, note="one thread"
+        ),
+        Figure(
+            f"tile {name}: pixels decoded ÷ pixels on screen",
+            n_tiles * shape[0] * shape[1] / planes.shape[1] / VIEW[0] / VIEW[1],
+            "",
+        ),
     ]
 
 
@@ -104,7 +110,7 @@ def _overview_figures(planes: np.ndarray) -> list[Figure]:
 
 
 def _index_figures(planes: np.ndarray) -> list[Figure]:
-    """How a tile is found and read: one dataset with a dimension per axis through HDF5, a linear list of tiles, our chunk index."""
+    """How a tile is found and read: a dimension per axis through HDF5, a linear list of tiles, our chunk index."""
     shape = TILES["256"]
     tiles = [codec.compress(tile) for tile in _tiles(planes[:, :1], shape)]
     grid = (planes.shape[2] // shape[0], -(-planes.shape[3] // shape[1]))

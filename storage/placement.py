@@ -19,7 +19,7 @@ ORIENTATIONS: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
     "rotate-270": ((0, 1), (-1, 0)),
     "anti-transpose": ((0, -1), (-1, 0)),
 }
-"""The eight ways a camera can be mounted: image (x, y) → mosaic (x, y), as rows of a matrix. Rotations are clockwise on screen."""
+"""The eight ways a camera can be mounted: image (x, y) → mosaic (x, y), rows of a matrix. Rotations are clockwise on screen."""
 
 
 def orientation_matrix(orientation: str = "identity", camera_angle_deg: float = 0.0) -> np.ndarray:

@@ -151,7 +151,7 @@ class Slide(ABC):
     # pixels
 
     def read_plane(self, field: int, channel: int, z: int = 0, t: int = 0, level: int = 0) -> np.ndarray:
-        """(h, w) uint16, exactly as acquired at level 0, its area mean above; raises PlaneMissingError where none was acquired."""
+        """(h, w) uint16, as acquired at level 0, its area mean above; raises PlaneMissingError where none was acquired."""
         self.check_plane(field, channel, z, t)
         if not 0 <= level < len(self.levels):
             raise OutOfRangeError("level", level, f"the slide has levels 0 to {len(self.levels) - 1}", location=self.location)
@@ -173,7 +173,7 @@ class Slide(ABC):
     def histogram(self, channel: int) -> np.ndarray:
         """(65536,) uint64 counts of acquired pixels of a channel."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  a slide may have nothing to give back
         """Give back files, sockets and threads; closing twice is harmless."""
 
     def __enter__(self):

@@ -52,7 +52,7 @@ class TileCache:
             self._free.append(tile)
 
     def get(self, key: int) -> np.ndarray | None:
-        """The tile, now the most recently used; None if it is not here. Valid until the next `reserve` that is not told to pin it."""
+        """The tile, now the most recently used; None if it is not here. Valid while `reserve` is told to pin it."""
         with self._lock:
             tile = self._tiles.get(key)
             if tile is not None:

@@ -61,9 +61,7 @@ class Camera:
         """The camera that just shows a (left, top, right, bottom) region, mosaic µm."""
         left, top, right, bottom = bounds_um
         px_per_um = min(self.size[0] / max(right - left, 1e-9), self.size[1] / max(bottom - top, 1e-9))
-        return replace(
-            self, x_um=0.5 * (left + right), y_um=0.5 * (top + bottom), scale=float(px_per_um * self.pixel_size_um)
-        )
+        return replace(self, x_um=0.5 * (left + right), y_um=0.5 * (top + bottom), scale=float(px_per_um * self.pixel_size_um))
 
 
 def bounds_of(positions_um: np.ndarray, half_extents_um: np.ndarray) -> tuple[float, float, float, float]:

@@ -99,7 +99,14 @@ def _own_color(channel: Channel) -> str | None:
     nm = channel.emission_nm
     if nm is None or not math.isfinite(nm):
         return None
-    for limit, color in ((480, "#0000ff"), (505, "#00ffff"), (550, "#00ff00"), (580, "#ffff00"), (605, "#ff8000"), (650, "#ff0000")):
+    for limit, color in (
+        (480, "#0000ff"),
+        (505, "#00ffff"),
+        (550, "#00ff00"),
+        (580, "#ffff00"),
+        (605, "#ff8000"),
+        (650, "#ff0000"),
+    ):
         if nm < limit:
             return color
     return "#ff00ff"

@@ -142,7 +142,7 @@ class Engine:
         started = time.perf_counter()
         plan = self.plan(view)
         planned = time.perf_counter()
-        uploaded = self._upload(plan, planned + upload_deadline_s)
+        uploaded = len(self._upload(self._loader.ready(plan.fetch), planned + upload_deadline_s))
         if uploaded:
             plan = self.plan(view)
         prepared = time.perf_counter()
@@ -168,14 +168,15 @@ class Engine:
         """Draw once every visible tile is there (or known to be unreadable); GraphicsError after the time-out."""
         view = self.view()
         end = time.monotonic() + timeout_s
-        while True:
-            plan = self.plan(view)
-            if not plan.fetch:
-                break
-            if not self._upload(plan, float("inf")):
-                self._loader.wait(0.5)
-            if time.monotonic() > end:
-                raise GraphicsError(f"the view is not complete after {timeout_s:g} s: {plan.tiles_missing} tiles are still missing")
+        while (plan := self.plan(view)).fetch:
+            outstanding = list(plan.fetch)
+            while outstanding:
+                arrived = self._loader.wait_for(outstanding, 0.5)
+                uploaded = self._upload(arrived, float("inf"))
+                failed = self._loader.failed()
+                outstanding = [number for number in outstanding if number not in uploaded and number not in failed]
+                if time.monotonic() > end:
+                    raise GraphicsError(f"the view is not complete after {timeout_s:g} s: {len(outstanding)} tiles are missing")
         return self.frame(target)
 
     def failures(self) -> list[str]:
@@ -214,24 +215,24 @@ class Engine:
             self._textures.capacity,
             self._loader.failed(),
         )
-        self._textures.begin_frame(plan.layers)
+        self._textures.begin_frame(plan.layers, plan.stand_ins)
         self._loader.want(plan.fetch)
         return plan
 
-    def _upload(self, plan: FramePlan, deadline: float) -> int:
-        """Copy wanted tiles that are in memory into texture layers, most urgent first, until the deadline."""
-        uploaded = []
+    def _upload(self, tiles: list[tuple[int, np.ndarray]], deadline: float) -> set[int]:
+        """Copy tiles that are in memory into texture layers, in order, until the deadline; returns which were copied."""
+        uploaded = set()
         self.texture.bind()
-        for number, tile in self._loader.ready(plan.fetch):
+        for number, tile in tiles:
             layer = self._textures.allocate(number)
             if layer is None:
                 break
             self.texture.upload(layer, tile)
-            uploaded.append(number)
+            uploaded.add(number)
             if time.perf_counter() > deadline:
                 break
         self._loader.release(uploaded)
-        return len(uploaded)
+        return uploaded
 
     def _draw(self, plan: FramePlan, view: View, target: Target) -> None:
         looks = [self.channels[channel] for channel in view.channels]

@@ -67,9 +67,7 @@ class TileLoader:
         with self._changed:
             self._wanted = set(keys)
             self._queue = deque(
-                key
-                for key in keys
-                if key not in self._cache and key not in self._in_flight and self._may_try(key, now)
+                key for key in keys if key not in self._cache and key not in self._in_flight and self._may_try(key, now)
             )
             self._changed.notify_all()
 
@@ -84,10 +82,18 @@ class TileLoader:
             self._changed.notify_all()
 
     def wait(self, timeout_s: float) -> None:
-        """Return when something arrived or failed since, or after the time-out."""
+        """Return when something arrived or failed, at once if nothing is under way, or after the time-out."""
         with self._changed:
             if self._queue or self._in_flight:
                 self._changed.wait(timeout_s)
+
+    def wait_for(self, keys: Iterable[int], timeout_s: float) -> list[tuple[int, np.ndarray]]:
+        """Those of the keys that are in memory, with their tiles, as soon as there is one or none of them will come soon."""
+        end = time.monotonic() + timeout_s
+        with self._changed:
+            while not (found := self.ready(keys)) and (self._queue or self._in_flight) and time.monotonic() < end:
+                self._changed.wait(timeout_s)
+        return found
 
     @property
     def idle(self) -> bool:

@@ -37,7 +37,7 @@ class OffscreenViewer:
         self._engine.look_at(x_um, y_um, scale)
 
     def render(self, wait: bool = True) -> np.ndarray:
-        """(height, width, 4) uint8. Complete, with every visible tile at its own layer; or, with wait=False, what one frame shows now."""
+        """(height, width, 4) uint8: every visible tile at its own layer; with wait=False, what one frame shows now."""
         self._context.make_current()
         target = self._target()
         if wait:
@@ -94,7 +94,9 @@ class OffscreenViewer:
 def _forward(name: str) -> property:
     """A property that reads and sets the engine's."""
     return property(
-        lambda self: getattr(self._engine, name), lambda self, value: setattr(self._engine, name, value), doc=f"The view's {name}."
+        lambda self: getattr(self._engine, name),
+        lambda self, value: setattr(self._engine, name, value),
+        doc=f"The view's {name}.",
     )
 
 

@@ -112,7 +112,8 @@ class Draw:
 
 @dataclass(frozen=True)
 class FramePlan:
-    """What one frame does. `fetch` holds tile numbers, most urgent first; `layers` the texture layers that are drawn."""
+    """What one frame does. `fetch` holds tile numbers, most urgent first; `layers` the texture layers of the view's own tiles
+    that are resident, `stand_ins` those of coarser tiles drawn in place of others."""
 
     level: int
     draws: tuple[Draw, ...]
@@ -120,6 +121,7 @@ class FramePlan:
     image_to_screen: np.ndarray
     fetch: tuple[int, ...]
     layers: np.ndarray
+    stand_ins: np.ndarray
     outlines: np.ndarray
     """(k, 4) float32 rows (p_ at the screen's centre, size) of fields in view of which nothing is resident"""
     tiles_wanted: int = 0
@@ -175,13 +177,14 @@ def plan_frame(
 
     w_reach = 0.5 * float(np.hypot(*camera.size))
     depth_scale = 0.0
-    draws, layers, fetch, urgency = [], [], [], []
+    draws, stand_ins, fetch, urgency = [], [], [], []
+    layers = lookup(np.unique(np.concatenate(wanted))) if wanted else np.empty(0)
     missing = failures = 0
     shown: list[np.ndarray] = []
     for batch in batches:
         rows, resolved = _rows(view, geometry, tiling, numbers, level, batch, lookup, failed)
         keep = resolved.any_resident
-        layers.append(resolved.layers[resolved.layers >= 0])
+        stand_ins.append(resolved.stand_ins)
         fetch.append(resolved.fetch)
         urgency.append(resolved.urgency)
         missing += resolved.missing
@@ -203,7 +206,8 @@ def plan_frame(
         direct=view.overlap == "top" and len(groups) == 1,
         image_to_screen=image_to_screen(camera, geometry),
         fetch=tuple(dict.fromkeys(fetch_numbers[order].tolist())),
-        layers=np.concatenate(layers).astype(np.int64) if layers else np.empty(0, np.int64),
+        layers=layers[layers >= 0].astype(np.int64),
+        stand_ins=np.concatenate(stand_ins).astype(np.int64) if stand_ins else np.empty(0, np.int64),
         outlines=outline_rows(camera, geometry, empty),
         tiles_wanted=unique,
         tiles_missing=missing,
@@ -393,9 +397,9 @@ def _joints(batch: _Batch, rows: np.ndarray, half: float, w_rects: Callable) -> 
 
 @dataclass(frozen=True)
 class _Resolved:
-    """What stands for each (quad, channel): layers (negative: nothing), what to fetch, and how urgently."""
+    """What stands for the quads of a batch: texture layers of stand-ins, what to fetch, and how urgently."""
 
-    layers: np.ndarray
+    stand_ins: np.ndarray
     any_resident: np.ndarray
     fetch: np.ndarray
     urgency: np.ndarray
@@ -421,8 +425,8 @@ def _rows(
     rows[:, 2, :2] = batch.w_centre
     if view.overlap == "top":
         rows[:, 2, 3] = _depth_by_order(batch.fields)
-    w_distance = _distance_from_centre(view.camera, geometry, batch)
-    all_layers, fetch, urgency = [], [], []
+    w_distance = _distance_from_centre(view.camera, batch)
+    stand_ins, fetch, urgency = [], [], []
     missing = failures = 0
     for column, position in enumerate(batch.channels):
         channel = view.channels[position]
@@ -443,11 +447,11 @@ def _rows(
             fetch.append(more)
             urgency.append(np.zeros(len(more)))
             missing += len(more)
-        all_layers.append(target[:, 0])
-    layers = np.stack(all_layers, axis=-1) if all_layers else np.empty((n, 0))
+            found = target[absent, 0]
+            stand_ins.append(found[found >= 0])
     return rows, _Resolved(
-        layers,
-        (layers >= 0).any(axis=1) if n else np.zeros(0, bool),
+        np.concatenate(stand_ins) if stand_ins else np.empty(0),
+        (rows[:, ROWS_BEFORE_CHANNELS:, 0] >= 0).any(axis=1),
         np.concatenate(fetch) if fetch else np.empty(0, np.int64),
         np.concatenate(urgency) if urgency else np.empty(0),
         missing,
@@ -509,7 +513,7 @@ def _ancestors(
     return fields * cut.tiles_per_field + tile[:, 1] * cut.grid[1] + tile[:, 0], tile * tile_size
 
 
-def _distance_from_centre(camera: Camera, geometry: Geometry, batch: _Batch) -> np.ndarray:
+def _distance_from_centre(camera: Camera, batch: _Batch) -> np.ndarray:
     """(quads,) screen pixels between a quad's middle and the screen's centre, roughly: what is looked at comes first."""
     middle = 0.5 * (batch.p_rect[:, :2] + batch.p_rect[:, 2:]) - batch.p_centre
     return np.hypot(middle[:, 0], middle[:, 1]) * camera.scale

@@ -24,9 +24,10 @@ _EDGE_MARGIN = 1.0 / 16
 
 _TILES_UNIT, _TABLE_UNIT = 0, 1
 
+
 @dataclass(frozen=True)
 class Target:
-    """Where a frame goes: a framebuffer with depth (0: the window's), its size, and whether its first row is the picture's top."""
+    """Where a frame goes: a framebuffer with depth (0: the window's), its size, whether its first row is the top."""
 
     framebuffer: int
     size: tuple[int, int]
@@ -50,7 +51,12 @@ class Renderer:
         GL.glPixelStorei(GL.GL_UNPACK_ALIGNMENT, 1)
 
     def draw(
-        self, plan: FramePlan, view: View, looks: Sequence[ChannelView], tiles: TileTexture, target: Target, outlines: bool = False
+        self,
+        plan: FramePlan,
+        view: View,
+        looks: Sequence[ChannelView],
+        tiles: TileTexture,
+        target: Target,
     ) -> None:
         """Draw a planned frame. `looks` are those of `view.channels`, in order."""
         self._vertex_array.bind()
@@ -79,7 +85,13 @@ class Renderer:
 
     def close(self) -> None:
         """Delete everything; closing twice is harmless."""
-        for owned in (self._vertex_array, self._quads, *self._samplers.values(), *self._programs.values(), *self._buffers.values()):
+        for owned in (
+            self._vertex_array,
+            self._quads,
+            *self._samplers.values(),
+            *self._programs.values(),
+            *self._buffers.values(),
+        ):
             owned.close()
         self._programs.clear()
         self._buffers.clear()
@@ -95,7 +107,9 @@ class Renderer:
             self._draw_quads(program, rows, plan, tiles, target)
         GL.glDisable(GL.GL_DEPTH_TEST)
 
-    def _passes(self, draw: Draw, plan: FramePlan, view: View, fragment: str, defines: dict) -> Iterator[tuple[Program, np.ndarray]]:
+    def _passes(
+        self, draw: Draw, plan: FramePlan, view: View, fragment: str, defines: dict
+    ) -> Iterator[tuple[Program, np.ndarray]]:
         """(program in use, rows) for the quads, then for the joints between them."""
         common = {"CHANNELS": len(draw.channels), "CUT": not runs_along_pixels(plan.image_to_screen), **defines}
         if len(draw.rows):

@@ -29,13 +29,14 @@ class TextureCache:
         get = self._layer_of.get
         return np.fromiter((get(key, NOTHING) for key in keys.tolist()), np.float32, len(keys))
 
-    def begin_frame(self, layers: np.ndarray) -> None:
-        """These layers are drawn now: they are the most recently used, and `allocate` leaves them alone."""
-        self._frame += 1
+    def begin_frame(self, layers: np.ndarray, stand_ins: np.ndarray) -> None:
+        """What this frame draws: `allocate` leaves `layers` alone and takes `stand_ins` only when nothing else is left."""
+        self._frame += 2
+        self._used_at[stand_ins] = self._frame - 1
         self._used_at[layers] = self._frame
 
     def allocate(self, key: int) -> int | None:
-        """A layer for a tile that is to be uploaded, evicting the least recently used; None if all are in view."""
+        """A layer for a tile that is to be uploaded, evicting the least recently used; None if all are wanted in view."""
         if key in self._layer_of:
             return self._layer_of[key]
         layer = int(self._used_at.argmin())

@@ -64,7 +64,7 @@ class MosaicWindow:
             self.step()
 
     def step(self) -> None:
-        """Handle what happened, waiting for something to happen if the picture is complete and nothing changed; draw if needed."""
+        """Handle events, waiting for one if the picture is complete and nothing changed; draw if needed."""
         if self._dirty or self._engine.report.tiles_uploaded:
             glfw.poll_events()
         else:

@@ -42,7 +42,7 @@ def level_name(level: int) -> str:
 
 
 def level_shape(tiling: Tiling, level: int, n_fields: int, n_channels: int, size_z: int, size_t: int) -> tuple[int, ...]:
-    """Shape of a layer's dataset: (fields, channels, z, t, height, width), whole tiles; tiles in place of fields on packed layers."""
+    """Shape of a layer's dataset: (fields, channels, z, t, height, width), whole tiles; packed layers have tiles for fields."""
     cut = tiling.levels[level]
     height, width = (count * side for count, side in zip(cut.grid, tiling.tile_shape, strict=True))
     return (n_fields if not cut.packed else tiling.tile_count(level, n_fields), n_channels, size_z, size_t, height, width)

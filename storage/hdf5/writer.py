@@ -113,10 +113,15 @@ class SlideWriter:
         self._file: h5py.File | None = None
         self._room_ahead: Room | None = None
         try:
+            if _is_being_written(self._part):
+                self._stop()
+                raise WriteError(f"another program is writing this slide: it has locked {self._part.name}", location=self.path)
             self._room_ahead = Room(self._part)
             self._file = h5py.File(self._part, "w", libver="latest")
             self._room_ahead.reach(_SLACK_NBYTES + self._totals.nbytes)
             self._create()
+        except WriteError:
+            raise
         except (OSError, RuntimeError) as error:
             self.abort()
             raise WriteError(f"cannot be created: {error}", location=self.path) from error
@@ -190,6 +195,10 @@ class SlideWriter:
 
     def abort(self) -> None:
         """Give up: nothing stays under the final name nor beside it."""
+        self._stop()
+        self._part.unlink(missing_ok=True)
+
+    def _stop(self) -> None:
         self._failure = self._failure or WriteError("writing was given up", location=self.path)
         self._pool.shutdown(wait=True, cancel_futures=True)
         if self._file is not None:
@@ -198,7 +207,6 @@ class SlideWriter:
             self._file = None
         if self._room_ahead is not None:
             self._room_ahead.close()
-        self._part.unlink(missing_ok=True)
 
     def __enter__(self) -> SlideWriter:
         return self
@@ -493,6 +501,18 @@ def _checked_image(image: np.ndarray, field_shape: tuple[int, int]) -> np.ndarra
     if not (0 < image.shape[0] <= field_shape[0] and 0 < image.shape[1] <= field_shape[1]):
         raise AcquisitionError(f"a plane of {image.shape} pixels does not fit the slide's field_shape {field_shape}")
     return image
+
+
+def _is_being_written(part: Path) -> bool:
+    """Whether a living writer holds the file. Asked before creating it: HDF5 empties a file first and looks at its lock then."""
+    try:
+        if part.exists():
+            h5py.File(part, "r+").close()
+    except BlockingIOError:
+        return True
+    except OSError:  # what a writer that was killed left behind
+        pass
+    return False
 
 
 def _sync(path: Path) -> None:

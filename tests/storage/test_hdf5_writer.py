@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rawmosaic.storage import Channel, Header, SlideError, SlideWriter
+from rawmosaic.storage import Channel, Header, SlideError, SlideWriter, open_slide
 from rawmosaic.storage.errors import AcquisitionError, OutOfRangeError, PlaneMissingError, WriteError
 from rawmosaic.storage.hdf5.reader import Hdf5Slide
 from rawmosaic.storage.testing import SyntheticSlide, hashed_plane, write_slide
@@ -351,3 +351,19 @@ def test_killed_writer_leaves_no_final_name_and_does_not_block_the_next(tmp_path
     with Hdf5Slide(path) as slide:
         np.testing.assert_array_equal(slide.read_plane(1, 0), truth.read_plane(1, 0))
     assert [entry.name for entry in tmp_path.iterdir()] == ["slide.h5"]
+
+
+def test_second_writer_of_a_slide_leaves_the_first_alone(tmp_path: Path):
+    path = tmp_path / "slide.h5"
+    plane = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
+    script = (
+        "import sys; from rawmosaic.storage import SlideWriter, SlideError\n"
+        "try: SlideWriter(sys.argv[1], field_shape=(64, 64), channels=['A'])\n"
+        "except SlideError as error: print(error)\n"
+    )
+    with SlideWriter(path, field_shape=(64, 64), channels=["A"]) as writer:
+        second = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+        writer.write_plane(plane, 0, row=0, column=0)
+    assert "another program is writing this slide" in second.stdout
+    with open_slide(path) as slide:
+        assert np.array_equal(slide.read_plane(0, 0), plane)

@@ -13,7 +13,7 @@ from rawmosaic.viewer.gl.context import USES_EGL
 if "OpenGL.GL" not in sys.modules:
     if USES_EGL:
         with suppress(ImportError, AttributeError, OSError):  # no libEGL here: making a context says so
-            import OpenGL.EGL  # noqa: F401  PyOpenGL cannot import it any more once error checking is off
+            import OpenGL.EGL
     # checking each call costs more than the call; programs and framebuffers are checked by hand, tests check every frame
     OpenGL.ERROR_CHECKING = False
     OpenGL.ERROR_LOGGING = False
