@@ -54,6 +54,16 @@ class ChannelView:
         return parse_color(self.color)
 
 
+def mixer_matrix(looks: Sequence[ChannelView]) -> np.ndarray:
+    """M, (3, n) float64: one column per channel, its colour as display-referred (r, g, b), 0 to 1."""
+    return np.array([look.rgb() for look in looks], np.float64).reshape(-1, 3).T
+
+
+def status_matrix(looks: Sequence[ChannelView]) -> np.ndarray:
+    """S, (n, n) float64: the diagonal of channels shown (1) and hidden (0). The picture is rgb = M · S · l̂."""
+    return np.diag([float(look.visible) for look in looks])
+
+
 def parse_color(color: str) -> tuple[float, float, float]:
     """(r, g, b), 0 to 1, from ``#rrggbb``, ``#rgb`` or a name."""
     text = NAMED_COLORS.get(str(color).lower(), str(color)).lstrip("#")

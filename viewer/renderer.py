@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rawmosaic.viewer.channels import ChannelView
+from rawmosaic.viewer.channels import ChannelView, mixer_matrix, status_matrix
 from rawmosaic.viewer.gl.api import GL
 from rawmosaic.viewer.gl.objects import Framebuffer, Sampler, TableTexture, TileTexture, VertexArray
 from rawmosaic.viewer.gl.program import Program
@@ -98,7 +98,8 @@ class Renderer:
 
     def _draw_direct(self, draw: Draw, plan: FramePlan, view: View, looks, tiles: TileTexture, target: Target) -> None:
         shown = [looks[position] for position in draw.channels]
-        limits, colors = np.array([look.shader_limits() for look in shown]), np.array([look.rgb() for look in shown])
+        limits = np.array([look.shader_limits() for look in shown])
+        colors = (mixer_matrix(shown) @ status_matrix(shown)).T
         gamma = any(look.gamma != 1.0 for look in shown)
         GL.glEnable(GL.GL_DEPTH_TEST)
         for program, rows in self._passes(draw, plan, view, "mosaic.frag", {"GAMMA": gamma}):
