@@ -38,6 +38,11 @@ class TileCache:
                     return self._tiles.pop(key)
             return None
 
+    def has_room(self, pinned: Container[int] = ()) -> bool:
+        """Whether `reserve` would find room."""
+        with self._lock:
+            return bool(self._free) or self._allocated < self.capacity or any(key not in pinned for key in self._tiles)
+
     def put(self, key: int, tile: np.ndarray) -> None:
         """Make a reserved tile visible under its key."""
         with self._lock:

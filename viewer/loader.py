@@ -19,6 +19,7 @@ from rawmosaic.storage.tile_cache import TileCache
 
 FIRST_RETRY_S = 0.25
 LAST_RETRY_S = 8.0
+MOST_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,16 @@ class TileLoader:
                 self._changed.wait(timeout_s)
 
     def wait_for(self, keys: Iterable[int], timeout_s: float) -> list[tuple[int, np.ndarray]]:
-        """Those of the keys that are in memory, with their tiles, as soon as there is one or none of them will come soon."""
+        """Those of the keys that are in memory, with their tiles, once nothing more comes by itself or after the time-out."""
         end = time.monotonic() + timeout_s
         with self._changed:
-            while not (found := self.ready(keys)) and (self._queue or self._in_flight) and time.monotonic() < end:
-                self._changed.wait(timeout_s)
-        return found
+            while self._comes_by_itself() and (left := end - time.monotonic()) > 0:
+                self._changed.wait(left)
+        return self.ready(keys)
+
+    def _comes_by_itself(self) -> bool:
+        """Whether a thread reads, or could: not when all memory is taken by tiles that wait for `release`."""
+        return bool(self._in_flight) or (bool(self._queue) and self._cache.has_room(pinned=self._wanted))
 
     @property
     def idle(self) -> bool:
@@ -125,37 +130,47 @@ class TileLoader:
         return failure is None or now >= failure.retry_at
 
     def _work(self) -> None:
-        while True:
-            with self._changed:
-                while not self._closed and not self._queue:
-                    self._changed.wait()
-                if self._closed:
-                    return
-                tile = self._cache.reserve(pinned=self._wanted)
-                if tile is None:  # everything in memory waits to be uploaded
-                    self._changed.wait(0.1)
-                    continue
-                key = self._queue.popleft()
-                self._in_flight.add(key)
-            self._read(key, tile)
+        while (batch := self._take()) is not None:
+            arrived, failed = [], []
+            for key, tile in batch:
+                try:
+                    self._read_tile(key, tile)
+                    arrived.append((key, tile))
+                except Exception as error:  # whatever a source raises, the picture goes on without this tile
+                    failed.append((key, tile, error))
+            self._deliver(arrived, failed)
+            self._on_arrival()
 
-    def _read(self, key: int, tile: np.ndarray) -> None:
-        failure = None
-        try:
-            self._read_tile(key, tile)
-        except Exception as error:  # whatever a source raises, the picture goes on without this tile
-            failure = error
+    def _take(self) -> list[tuple[int, np.ndarray]] | None:
+        """The most urgent tiles with memory to decode into, waiting for some; None when the loader closes.
+
+        Several at once: taking and delivering cost more than decoding if threads meet for every tile. Few when few are left, so
+        that all threads finish together.
+        """
         with self._changed:
-            self._in_flight.discard(key)
-            if failure is None:
+            while not self._closed:
+                share = min(MOST_AT_ONCE, -(-len(self._queue) // (2 * len(self._threads))))
+                batch = []
+                while len(batch) < share and (tile := self._cache.reserve(pinned=self._wanted)) is not None:
+                    batch.append((self._queue.popleft(), tile))
+                if batch:
+                    self._in_flight.update(key for key, _ in batch)
+                    return batch
+                self._changed.wait()
+        return None
+
+    def _deliver(self, arrived: list[tuple[int, np.ndarray]], failed: list[tuple[int, np.ndarray, Exception]]) -> None:
+        with self._changed:
+            for key, tile in arrived:
                 self._cache.put(key, tile)
                 self._failures.pop(key, None)
-                self.tiles_read += 1
-            else:
+                self._in_flight.discard(key)
+            for key, tile, error in failed:
                 self._cache.give_back(tile)
-                self._failures[key] = self._next_failure(key, failure)
+                self._failures[key] = self._next_failure(key, error)
+                self._in_flight.discard(key)
+            self.tiles_read += len(arrived)
             self._changed.notify_all()
-        self._on_arrival()
 
     def _next_failure(self, key: int, error: Exception) -> Failure:
         attempts = self._failures[key].attempts + 1 if key in self._failures else 1
