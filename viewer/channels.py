@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ NAMED_COLORS = {
     "grey": "#ffffff",
     "gray": "#ffffff",
 }
+_HEX_COLOR = re.compile("[0-9a-fA-F]{3}|[0-9a-fA-F]{6}")
 
 
 @dataclass
@@ -66,15 +68,12 @@ def status_matrix(looks: Sequence[ChannelView]) -> np.ndarray:
 
 def parse_color(color: str) -> tuple[float, float, float]:
     """(r, g, b), 0 to 1, from ``#rrggbb``, ``#rgb`` or a name."""
-    text = NAMED_COLORS.get(str(color).lower(), str(color)).lstrip("#")
+    text = NAMED_COLORS.get(str(color).lower(), str(color)).removeprefix("#")
+    if not _HEX_COLOR.fullmatch(text):
+        raise OutOfRangeError("color", color, "use #rrggbb or one of " + ", ".join(NAMED_COLORS))
     if len(text) == 3:
         text = "".join(2 * digit for digit in text)
-    try:
-        if len(text) != 6:
-            raise ValueError
-        return tuple(int(text[i : i + 2], 16) / 255 for i in (0, 2, 4))
-    except ValueError:
-        raise OutOfRangeError("color", color, "use #rrggbb or one of " + ", ".join(NAMED_COLORS)) from None
+    return tuple(int(text[i : i + 2], 16) / 255 for i in (0, 2, 4))
 
 
 def percentile_limits(histogram: np.ndarray, tail: float = AUTO_CONTRAST_TAIL) -> tuple[float, float]:
@@ -93,7 +92,7 @@ def default_colors(channels: Sequence[Channel]) -> list[str]:
     if len(channels) == 1:
         return [channels[0].color or "#ffffff"]
     colors: list[str | None] = [_own_color(channel) for channel in channels]
-    taken = {color for color in colors if color}
+    taken = {NAMED_COLORS.get(color.lower(), color.lower()) for color in colors if color}
     free = [color for color in COLOR_ORDER if color not in taken] or list(COLOR_ORDER)
     for number in [i for i, color in enumerate(colors) if color is None]:
         colors[number] = free.pop(0)

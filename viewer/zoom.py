@@ -10,8 +10,8 @@ from dataclasses import dataclass
 class ZoomManager:
     """Limits of the scale (screen pixels per image pixel), the factor of one step, and ranges that steps jump over.
 
-    A scale inside an excluded range (low, high) snaps to the end in the direction of travel: a range just around 1:1 makes
-    1:1 itself easy to hit.
+    A scale inside an excluded range (low, high) snaps to the end in the direction of travel; the ends are allowed, so a range
+    on either side of 1:1 makes 1:1 itself easy to hit. Ranges do not overlap.
     """
 
     minimum: float = 1e-4
@@ -35,5 +35,5 @@ class ZoomManager:
 
     @classmethod
     def for_view(cls, fit_scale: float) -> ZoomManager:
-        """From half of what shows everything, to 64 screen pixels per image pixel."""
-        return cls(minimum=min(0.5 * fit_scale, 1.0))
+        """From half of what shows everything, to 64 screen pixels per image pixel (more if that is what shows everything)."""
+        return cls(minimum=min(0.5 * fit_scale, 1.0), maximum=max(cls.maximum, fit_scale))
