@@ -86,7 +86,6 @@ def large_slide(n_fields: int) -> Path:
     part.write_bytes(source.read_bytes())
     with h5py.File(part, "r+", libver="latest") as file:
         n_source = file[fmt.FIELDS].shape[0]
-        channels = len(STAINS)
         file[fmt.FIELDS].resize(n_fields, axis=0)
         file[fmt.FIELDS][:] = fields
         for name in (fmt.ACQUIRED, fmt.CHECKSUMS):
@@ -107,7 +106,6 @@ def large_slide(n_fields: int) -> Path:
             del file[fmt.CHUNK_INDEX][level]
             table = file.create_dataset(f"{fmt.CHUNK_INDEX}/{level}", data=rows)
             table.attrs["offset"] = table.id.get_offset()
-        del channels
     part.rename(path)
     return path
 

@@ -85,7 +85,7 @@ class Bench:
         decode = min(decode_s(slide.location, places, slide.tiling.tile_shape) for _ in range(repeat))
         bare = BareDraw(channels, engine.view().smooth, slide.tiling.tile_shape)
         self._framebuffer.bind()
-        engine.texture.bind()
+        engine.store.texture.bind()
         bare.fill(plan, self.size)
         draws = []
         for _ in range(repeat + 2):
@@ -100,7 +100,7 @@ class Bench:
         from rawmosaic.viewer.gl.objects import TileTexture
 
         if not hasattr(self, "_spare"):
-            self._spare = TileTexture(self.slide.tiling.tile_shape, self.engine.texture.layers)
+            self._spare = TileTexture(self.slide.tiling.tile_shape, self.engine.store.texture.layers)
         return self._spare
 
     def close(self) -> None:

@@ -6,12 +6,14 @@ A source is an object with `score(location) -> int` (0: not mine; higher wins) a
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rawmosaic.storage.errors import NotASlideError
 from rawmosaic.storage.slide import Slide
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "rawmosaic.sources"
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -39,7 +41,7 @@ def open_slide(location: str, **options) -> Slide:
 
         return Hdf5Slide(location)
     candidates = []
-    for entry in entry_points(group=GROUP):
+    for entry in _entries():
         source = _load(entry)
         if source is not None and (score := source.score(location)) > 0:
             candidates.append((score, entry.name, source))
@@ -57,6 +59,12 @@ def is_virtual_slide(location: str) -> bool:
         return False
 
 
+def _entries() -> list[EntryPoint]:
+    from importlib.metadata import entry_points  # slow to import, and virtual slides do without
+
+    return list(entry_points(group=GROUP))
+
+
 def _load(entry: EntryPoint) -> Source | None:
     try:
         return entry.load()
@@ -66,7 +74,7 @@ def _load(entry: EntryPoint) -> Source | None:
 
 def _why_not(location: str) -> str:
     path = Path(location)
-    known = ", ".join(sorted(entry.name for entry in entry_points(group=GROUP)))
+    known = ", ".join(sorted(entry.name for entry in _entries()))
     if "://" in location:
         return f"no installed source knows this address; installed are {known}"
     if not path.exists():

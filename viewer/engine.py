@@ -12,18 +12,15 @@ import numpy as np
 from rawmosaic.storage.errors import GraphicsError, OutOfRangeError
 from rawmosaic.storage.slide import Slide
 from rawmosaic.storage.tile_cache import TileCache
+from rawmosaic.viewer import budgets
 from rawmosaic.viewer.camera import Camera
 from rawmosaic.viewer.channels import ChannelView, default_colors, percentile_limits
-from rawmosaic.viewer.gl.api import GL
-from rawmosaic.viewer.gl.objects import TileTexture
 from rawmosaic.viewer.loader import TileLoader
 from rawmosaic.viewer.plan import OVERLAP_MODES, FramePlan, Geometry, TileNumbers, View, outline_rows, plan_frame
 from rawmosaic.viewer.renderer import Renderer, Target
-from rawmosaic.viewer.texture_cache import TextureCache
+from rawmosaic.viewer.tile_store import TileStore, is_software_driver, layers_for_view
 
 INTERPOLATIONS = ("auto", "nearest", "smooth")
-DEFAULT_RAM_BYTES = 512 << 20
-DEFAULT_VRAM_BYTES = 256 << 20
 UPLOAD_DEADLINE_S = 0.008
 """Time that one frame spends on uploads; what is left comes with the next."""
 
@@ -57,6 +54,8 @@ class Engine:
 
     Parameters
     ----------
+    ram_bytes, vram_bytes
+        Budgets of the tile cache and the texture cache, bytes or a text such as ``2G``; from the machine if not told.
     on_arrival
         Called from a worker thread when a tile arrived: the owner of the window draws again.
     """
@@ -66,8 +65,8 @@ class Engine:
         slide: Slide,
         size: tuple[int, int],
         *,
-        ram_bytes: int = DEFAULT_RAM_BYTES,
-        vram_bytes: int = DEFAULT_VRAM_BYTES,
+        ram_bytes: int | str | None = None,
+        vram_bytes: int | str | None = None,
         threads: int | None = None,
         on_arrival: Callable[[], None] = lambda: None,
     ):
@@ -80,10 +79,14 @@ class Engine:
         self.report = FrameReport()
         self.numbers = TileNumbers(slide.tiling, slide.n_fields, len(slide.channels), slide.size_z, slide.size_t)
         self._geometries: dict[str, Geometry] = {}
-        self.texture = _tile_texture(slide.tiling.tile_shape, vram_bytes)
-        self._textures = TextureCache(self.texture.layers)
+        tile_shape = slide.tiling.tile_shape
+        self.store = TileStore(
+            tile_shape,
+            budgets.vram_bytes(vram_bytes, is_software_driver()),
+            layers_for_view(self.size, tile_shape, len(slide.channels)),
+        )
         self._renderer = Renderer()
-        self._tiles = TileCache(slide.tiling.tile_shape, ram_bytes)
+        self._tiles = TileCache(tile_shape, budgets.ram_bytes(ram_bytes))
         self._loader = TileLoader(
             lambda number, out: slide.read_tile(self.numbers.decode(number), out),
             self._tiles,
@@ -159,7 +162,7 @@ class Engine:
             tiles_uploaded=uploaded,
             tiles_pending=self._loader.pending,
             quads=sum(len(draw.rows) for draw in plan.draws),
-            tiles_in_texture=len(self._textures),
+            tiles_in_texture=len(self.store),
             tiles_in_ram=len(self._tiles),
         )
         return self.report
@@ -185,7 +188,7 @@ class Engine:
 
     def resident_tiles(self, plan: FramePlan) -> list[int]:
         """Numbers of the distinct tiles that a plan draws."""
-        return self._textures.keys_of(np.unique(plan.layers))
+        return self.store.cache.keys_of(plan.layers)
 
     def forget(self) -> None:
         """Empty the tile cache and the texture cache, as if the slide had just been opened."""
@@ -193,41 +196,44 @@ class Engine:
         while not self._loader.idle:
             self._loader.wait(0.1)
         self._tiles.clear()
-        self._textures.clear()
+        self.store.cache.clear()
 
     def close(self) -> None:
         """Stop the threads and delete the GL objects; the slide stays its owner's. Closing twice is harmless."""
         self._loader.close()
         self._tiles.close()
         self._renderer.close()
-        self.texture.close()
+        self.store.close()
 
     def plan(self, view: View | None = None) -> FramePlan:
         """The plan of a frame now; its tiles become the most recently used, and what it misses is asked for."""
         view = view or self.view()
-        plan = plan_frame(
+        plan = self._planned(view)
+        if self.store.make_room(plan.tiles_wanted):
+            plan = self._planned(view)
+        self.store.cache.begin_frame(plan.layers, plan.stand_ins)
+        self._loader.want(plan.fetch)
+        return plan
+
+    def _planned(self, view: View) -> FramePlan:
+        return plan_frame(
             view,
             self.geometry,
             self.slide.tiling,
             self.numbers,
             self.slide.acquired(view.z, view.t),
-            self._textures.lookup,
-            self._textures.capacity,
+            self.store.cache.lookup,
+            self.store.capacity,
             self._loader.failed(),
         )
-        self._textures.begin_frame(plan.layers, plan.stand_ins)
-        self._loader.want(plan.fetch)
-        return plan
 
     def _upload(self, tiles: list[tuple[int, np.ndarray]], deadline: float) -> set[int]:
         """Copy tiles that are in memory into texture layers, in order, until the deadline; returns which were copied."""
         uploaded = set()
-        self.texture.bind()
+        self.store.texture.bind()
         for number, tile in tiles:
-            layer = self._textures.allocate(number)
-            if layer is None:
+            if not self.store.upload(number, tile):
                 break
-            self.texture.upload(layer, tile)
             uploaded.add(number)
             if time.perf_counter() > deadline:
                 break
@@ -236,7 +242,7 @@ class Engine:
 
     def _draw(self, plan: FramePlan, view: View, target: Target) -> None:
         looks = [self.channels[channel] for channel in view.channels]
-        self._renderer.draw(plan, view, looks, self.texture, target)
+        self._renderer.draw(plan, view, looks, self.store.texture, target)
         if self.show_outlines:
             fields = self.geometry.in_view(view.camera, 0)
             self._renderer.draw_outlines(outline_rows(view.camera, self.geometry, fields), plan, target)
@@ -250,19 +256,6 @@ def _initial_looks(slide: Slide) -> list[ChannelView]:
         limits = channel.contrast_limits or percentile_limits(slide.histogram(number))
         looks.append(ChannelView(channel.name, limits, color))
     return looks
-
-
-def _tile_texture(tile_shape: tuple[int, int], vram_bytes: int) -> TileTexture:
-    """As many layers as the budget and the driver allow; a driver that refuses is asked for half."""
-    most = int(GL.glGetIntegerv(GL.GL_MAX_ARRAY_TEXTURE_LAYERS))
-    layers = max(8, min(most, vram_bytes // (2 * tile_shape[0] * tile_shape[1])))
-    while True:
-        try:
-            return TileTexture(tile_shape, layers)
-        except GraphicsError:
-            if layers <= 8:
-                raise
-            layers //= 2
 
 
 def _checked_size(size: tuple[int, int]) -> tuple[int, int]:

@@ -170,15 +170,15 @@ def plan_frame(
             for batch in batches
             for channel in batch.channels
         ]
-        unique = len(np.unique(np.concatenate(wanted))) if wanted else 0
-        if unique <= capacity or level == len(tiling.levels) - 1:
+        own = _distinct(np.concatenate(wanted)) if wanted else np.empty(0, np.int64)
+        if len(own) <= capacity or level == len(tiling.levels) - 1:
             break
         level += 1
 
     w_reach = 0.5 * float(np.hypot(*camera.size))
     depth_scale = 0.0
     draws, stand_ins, fetch, urgency = [], [], [], []
-    layers = lookup(np.unique(np.concatenate(wanted))) if wanted else np.empty(0)
+    layers = lookup(own)
     missing = failures = 0
     shown: list[np.ndarray] = []
     for batch in batches:
@@ -198,8 +198,8 @@ def plan_frame(
 
     fetch_numbers = np.concatenate(fetch) if fetch else np.empty(0, np.int64)
     order = np.argsort(np.concatenate(urgency), kind="stable") if fetch else np.empty(0, np.int64)
-    everything = np.unique(np.concatenate([group[1] for group in groups])) if groups else np.empty(0, np.int64)
-    empty = np.setdiff1d(everything, np.concatenate(shown)) if shown else everything
+    everything = _distinct(np.concatenate([group[1] for group in groups])) if groups else np.empty(0, np.int64)
+    empty = _without(everything, _distinct(np.concatenate(shown))) if shown else everything
     return FramePlan(
         level=level,
         draws=tuple(draws),
@@ -209,12 +209,26 @@ def plan_frame(
         layers=layers[layers >= 0].astype(np.int64),
         stand_ins=np.concatenate(stand_ins).astype(np.int64) if stand_ins else np.empty(0, np.int64),
         outlines=outline_rows(camera, geometry, empty),
-        tiles_wanted=unique,
+        tiles_wanted=len(own),
         tiles_missing=missing,
         tiles_failed=failures,
         fields_in_view=len(everything),
         depth_scale=1.0 / depth_scale if depth_scale > 0 and view.overlap == "nearest" else 0.0,
     )
+
+
+def _distinct(values: np.ndarray) -> np.ndarray:
+    """Ascending, each once. (NumPy's own imports its masked arrays first, a tenth of the time to the first picture.)"""
+    values = np.sort(values)
+    return values[np.concatenate([[True], values[1:] != values[:-1]])] if len(values) else values
+
+
+def _without(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Ascending distinct values that are not among ascending distinct others."""
+    if not len(others):
+        return values
+    place = np.minimum(np.searchsorted(others, values), len(others) - 1)
+    return values[others[place] != values]
 
 
 def outline_rows(camera: Camera, geometry: Geometry, fields: np.ndarray) -> np.ndarray:
@@ -441,8 +455,8 @@ def _rows(
             broken = np.array([number in failed for number in wanted[absent].tolist()], bool)
             fetch.append(wanted[absent[~broken]])
             urgency.append(w_distance[absent[~broken]])
-            missing += len(np.unique(wanted[absent[~broken]]))
-            failures += len(np.unique(wanted[absent[broken]]))
+            missing += len(_distinct(wanted[absent[~broken]]))
+            failures += len(_distinct(wanted[absent[broken]]))
             more = _stand_ins(view, geometry, tiling, numbers, level, batch, channel, absent, broken, target, lookup, failed)
             fetch.append(more)
             urgency.append(np.zeros(len(more)))
@@ -493,7 +507,7 @@ def _stand_ins(
         target[absent[found], 2:] = l_origin[found]
         if broken.any():
             replaceable = np.array([number not in failed for number in wanted.tolist()], bool)
-            fetch.append(np.unique(wanted[broken & ~found & replaceable]))
+            fetch.append(_distinct(wanted[broken & ~found & replaceable]))
             broken = broken & ~replaceable
         absent, broken = absent[~found], broken[~found]
     return np.concatenate(fetch) if fetch else np.empty(0, np.int64)
