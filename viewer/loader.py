@@ -10,11 +10,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
-from rawmosaic.storage.errors import DamagedSlideError, SlideError
+from rawmosaic.storage.errors import DamagedSlideError
 from rawmosaic.storage.tile_cache import TileCache
 
 FIRST_RETRY_S = 0.25
@@ -26,7 +27,7 @@ MOST_AT_ONCE = 8
 class Failure:
     """A tile that could not be read: why, how often it was tried, and when it may be tried again (monotonic seconds)."""
 
-    error: Exception
+    error: BaseException
     attempts: int
     retry_at: float
 
@@ -121,6 +122,7 @@ class TileLoader:
         with self._changed:
             self._closed = True
             self._queue.clear()
+            self._wanted = set()
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
@@ -131,15 +133,19 @@ class TileLoader:
 
     def _work(self) -> None:
         while (batch := self._take()) is not None:
-            arrived, failed = [], []
+            arrived, failed, dropped = [], [], []
             for key, tile in batch:
+                if key not in self._wanted:  # it left the view while those before it were read
+                    dropped.append((key, tile))
+                    continue
                 try:
                     self._read_tile(key, tile)
                     arrived.append((key, tile))
-                except Exception as error:  # whatever a source raises, the picture goes on without this tile
+                except BaseException as error:  # whatever a source raises, the picture goes on without this tile
                     failed.append((key, tile, error))
-            self._deliver(arrived, failed)
-            self._on_arrival()
+            self._deliver(arrived, failed, dropped)
+            with suppress(Exception):  # a window that is just closing must not end the thread
+                self._on_arrival()
 
     def _take(self) -> list[tuple[int, np.ndarray]] | None:
         """The most urgent tiles with memory to decode into, waiting for some; None when the loader closes.
@@ -159,7 +165,12 @@ class TileLoader:
                 self._changed.wait()
         return None
 
-    def _deliver(self, arrived: list[tuple[int, np.ndarray]], failed: list[tuple[int, np.ndarray, Exception]]) -> None:
+    def _deliver(
+        self,
+        arrived: list[tuple[int, np.ndarray]],
+        failed: list[tuple[int, np.ndarray, BaseException]],
+        dropped: list[tuple[int, np.ndarray]],
+    ) -> None:
         with self._changed:
             for key, tile in arrived:
                 self._cache.put(key, tile)
@@ -169,12 +180,17 @@ class TileLoader:
                 self._cache.give_back(tile)
                 self._failures[key] = self._next_failure(key, error)
                 self._in_flight.discard(key)
+            for key, tile in dropped:
+                self._cache.give_back(tile)
+                self._in_flight.discard(key)
+                if key in self._wanted:  # it came back into view, and was taken for being on the way
+                    self._queue.appendleft(key)
             self.tiles_read += len(arrived)
             self._changed.notify_all()
 
-    def _next_failure(self, key: int, error: Exception) -> Failure:
+    def _next_failure(self, key: int, error: BaseException) -> Failure:
         attempts = self._failures[key].attempts + 1 if key in self._failures else 1
-        if isinstance(error, SlideError) and isinstance(error, DamagedSlideError):
+        if isinstance(error, DamagedSlideError):  # bytes do not mend themselves
             delay = LAST_RETRY_S
         else:
             delay = min(FIRST_RETRY_S * 2 ** (attempts - 1), LAST_RETRY_S)
