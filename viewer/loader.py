@@ -190,8 +190,7 @@ class TileLoader:
 
     def _next_failure(self, key: int, error: BaseException) -> Failure:
         attempts = self._failures[key].attempts + 1 if key in self._failures else 1
+        delay = min(FIRST_RETRY_S * 2 ** (attempts - 1), LAST_RETRY_S)
         if isinstance(error, DamagedSlideError):  # bytes do not mend themselves
             delay = LAST_RETRY_S
-        else:
-            delay = min(FIRST_RETRY_S * 2 ** (attempts - 1), LAST_RETRY_S)
         return Failure(error, attempts, time.monotonic() + delay)
