@@ -12,6 +12,8 @@ import numpy as np
 from benchmarks.harness import CACHE, say
 from rawmosaic.storage import SlideWriter
 from rawmosaic.storage.hdf5 import format as fmt
+from rawmosaic.storage.hdf5.chunk_index import replace_chunk_index
+from rawmosaic.storage.hdf5.overview import FROM_FIELDS, add_overview
 from rawmosaic.storage.slide import new_fields, spatial_slots
 from rawmosaic.storage.specimen import STAINS, camera_image, specimen_field
 
@@ -103,9 +105,10 @@ def large_slide(n_fields: int) -> Path:
             # the last tile of a packed layer is only part full, so it is left out where there are others
             usable = max(1, shape[0] - 1) if packed else shape[0]
             rows = old.reshape(shape[0], per_major, 2)[np.arange(majors) % usable].reshape(-1, 2)
-            del file[fmt.CHUNK_INDEX][level]
-            table = file.create_dataset(f"{fmt.CHUNK_INDEX}/{level}", data=rows)
-            table.attrs["offset"] = table.id.get_offset()
+            replace_chunk_index(file, int(level), rows)
+    if n_fields >= FROM_FIELDS:
+        say("  … and its overview")
+        add_overview(part)
     part.rename(path)
     return path
 

@@ -77,9 +77,9 @@ class Bench:
         numbers = np.array(engine.resident_tiles(plan), np.int64)
         places = []
         for number in numbers:
-            key = engine.numbers.decode(number)
-            row = fmt.chunk_row(slide.tiling, key, len(slide.channels), slide.size_z, slide.size_t)
-            offset, size = slide._index[key.level].find(row)
+            source, key = engine.locate(int(number))
+            row = fmt.chunk_row(source.tiling, key, len(slide.channels), slide.size_z, slide.size_t)
+            offset, size = source._index[key.level].find(row)
             if size:
                 places.append((offset, size))
         decode = min(decode_s(slide.location, places, slide.tiling.tile_shape) for _ in range(repeat))

@@ -144,6 +144,12 @@ class Slide(ABC):
         matrix = self.orientation if chosen.matrix is None else chosen.matrix
         return Placement(chosen.positions_um, matrix * self.header.pixel_size_um, self.offsets_um, chosen.plane_offsets_um)
 
+    @property
+    def overview(self) -> Slide | None:
+        """A slide of one large field: the whole mosaic, reconstructed at low resolution from the `stage` positions with the later
+        field on top, in the same tile shape. It stands in for very many fields that are a few pixels each; None without one."""
+        return None
+
     @abstractmethod
     def acquired(self, z: int = 0, t: int = 0) -> np.ndarray:
         """(n_fields, n_channels) bool: which planes exist."""

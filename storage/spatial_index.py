@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 
 LINEAR_LIMIT = 4096
-"""Below this many fields comparing all of them is faster than a tree (and needs no building)."""
+"""Up to this many fields comparing all of them is as fast as a tree. Beyond, the tree is built in the background by the first query
+that needs one, and all are compared until it is there."""
 
 
 class SpatialIndex:
@@ -15,6 +18,7 @@ class SpatialIndex:
         self._low = np.ascontiguousarray(centres_um - half_extents_um)
         self._high = np.ascontiguousarray(centres_um + half_extents_um)
         self._tree = None
+        self._building: threading.Thread | None = None
         if len(centres_um):
             self._bounds = (*self._low.min(axis=0), *self._high.max(axis=0))
         else:
@@ -28,13 +32,22 @@ class SpatialIndex:
             return np.empty(0, np.int64)
         if left <= self._bounds[0] and top <= self._bounds[1] and right >= self._bounds[2] and bottom >= self._bounds[3]:
             return np.arange(n)
-        if n <= LINEAR_LIMIT:
+        if n > LINEAR_LIMIT and self._building is None:
+            self._building = threading.Thread(target=self._build, name="spatial-index", daemon=True)
+            self._building.start()
+        if self._tree is None:  # few fields, or the tree is still growing
             low, high = self._low, self._high
             return np.flatnonzero((low[:, 0] < right) & (high[:, 0] > left) & (low[:, 1] < bottom) & (high[:, 1] > top))
-        if self._tree is None:
-            self._tree = _bulk_loaded(self._low, self._high)
         found, _ = self._tree.intersection_v(np.array([[left, top]]), np.array([[right, bottom]]))
         return np.sort(np.asarray(found, np.int64))
+
+    def close(self) -> None:
+        """Wait for the tree, if it is being built; closing twice is harmless."""
+        if self._building is not None:
+            self._building.join()
+
+    def _build(self) -> None:
+        self._tree = _bulk_loaded(self._low, self._high)
 
 
 def _bulk_loaded(low: np.ndarray, high: np.ndarray):

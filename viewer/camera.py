@@ -25,6 +25,10 @@ class Camera:
         """Screen pixels per µm."""
         return self.scale / self.pixel_size_um
 
+    def in_pixels_of(self, pixel_size_um: float) -> Camera:
+        """The same viewport, with the scale told in image pixels of another size."""
+        return replace(self, scale=self.scale * pixel_size_um / self.pixel_size_um, pixel_size_um=pixel_size_um)
+
     def bounds_um(self) -> tuple[float, float, float, float]:
         """(left, top, right, bottom) of the viewport, mosaic µm."""
         half_width, half_height = (0.5 * size / self.px_per_um for size in self.size)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rawmosaic.storage.errors import GraphicsError, OutOfRangeError
+from rawmosaic.storage.pyramid import TileKey
 from rawmosaic.storage.slide import Slide
 from rawmosaic.storage.tile_cache import TileCache
 from rawmosaic.viewer import budgets
@@ -33,6 +34,8 @@ class FrameReport:
     upload_s: float = 0.0
     draw_s: float = 0.0
     level: int = 0
+    overview: bool = False
+    """whether the reconstructed overview was drawn in place of the fields"""
     fields_in_view: int = 0
     tiles_wanted: int = 0
     tiles_missing: int = 0
@@ -77,8 +80,8 @@ class Engine:
         self.z = self.t = 0
         self.show_outlines = False
         self.report = FrameReport()
-        self.numbers = TileNumbers(slide.tiling, slide.n_fields, len(slide.channels), slide.size_z, slide.size_t)
-        self._geometries: dict[str, Geometry] = {}
+        self._mosaic = _Source(slide)
+        self._overview = _Source(slide.overview, self._mosaic.numbers.end) if slide.overview is not None else None
         tile_shape = slide.tiling.tile_shape
         self.store = TileStore(
             tile_shape,
@@ -88,7 +91,7 @@ class Engine:
         self._renderer = Renderer()
         self._tiles = TileCache(tile_shape, budgets.ram_bytes(ram_bytes))
         self._loader = TileLoader(
-            lambda number, out: slide.read_tile(self.numbers.decode(number), out),
+            self._read_tile,
             self._tiles,
             threads or max(1, min(os.cpu_count() or 1, 8)),
             on_arrival,
@@ -120,9 +123,7 @@ class Engine:
     @property
     def geometry(self) -> Geometry:
         """Where the fields lie under the chosen position set."""
-        if self.position_set not in self._geometries:
-            self._geometries[self.position_set] = Geometry(self.slide, self.position_set)
-        return self._geometries[self.position_set]
+        return self._mosaic.geometry(self.position_set)
 
     def view(self) -> View:
         """What is asked to be shown, as a value."""
@@ -155,6 +156,7 @@ class Engine:
             upload_s=prepared - planned,
             draw_s=time.perf_counter() - prepared,
             level=plan.level,
+            overview=plan.overview,
             fields_in_view=plan.fields_in_view,
             tiles_wanted=plan.tiles_wanted,
             tiles_missing=plan.tiles_missing,
@@ -201,6 +203,7 @@ class Engine:
     def close(self) -> None:
         """Stop the threads and delete the GL objects; the slide stays its owner's. Closing twice is harmless."""
         self._loader.close()
+        self._mosaic.close()
         self._tiles.close()
         self._renderer.close()
         self.store.close()
@@ -215,17 +218,38 @@ class Engine:
         self._loader.want(plan.fetch)
         return plan
 
+    def locate(self, number: int) -> tuple[Slide, TileKey]:
+        """The slide (the engine's own, or its overview) and key of a tile number."""
+        beyond = self._overview is not None and number >= self._overview.numbers.first
+        source = self._overview if beyond else self._mosaic
+        return source.slide, source.numbers.decode(number)
+
+    def _read_tile(self, number: int, out: np.ndarray) -> None:
+        slide, key = self.locate(number)
+        slide.read_tile(key, out)
+
+    def _shows_overview(self, view: View) -> bool:
+        """Whether the reconstructed overview stands in: fields are smaller on the screen than it knows them."""
+        if self._overview is None or view.overlap != "top" or view.position_set != "stage":
+            return False
+        return view.camera.scale * self._overview.slide.header.pixel_size_um <= view.camera.pixel_size_um
+
     def _planned(self, view: View) -> FramePlan:
-        return plan_frame(
+        source = self._mosaic
+        if overview := self._shows_overview(view):
+            source = self._overview
+            view = replace(view, camera=view.camera.in_pixels_of(source.slide.header.pixel_size_um))
+        plan = plan_frame(
             view,
-            self.geometry,
-            self.slide.tiling,
-            self.numbers,
-            self.slide.acquired(view.z, view.t),
+            source.geometry(view.position_set),
+            source.slide.tiling,
+            source.numbers,
+            source.slide.acquired(view.z, view.t),
             self.store.cache.lookup,
             self.store.capacity,
             self._loader.failed(),
         )
+        return replace(plan, overview=overview)
 
     def _upload(self, tiles: list[tuple[int, np.ndarray]], deadline: float) -> set[int]:
         """Copy tiles that are in memory into texture layers, in order, until the deadline; returns which were copied."""
@@ -246,6 +270,26 @@ class Engine:
         if self.show_outlines:
             fields = self.geometry.in_view(view.camera, 0)
             self._renderer.draw_outlines(outline_rows(view.camera, self.geometry, fields), plan, target)
+
+
+class _Source:
+    """A slide that is drawn from: its tile numbers, and where its fields lie under each position set."""
+
+    def __init__(self, slide: Slide, first_number: int = 0):
+        self.slide = slide
+        self.numbers = TileNumbers(slide, first_number)
+        self._geometries: dict[str, Geometry] = {}
+
+    def geometry(self, position_set: str) -> Geometry:
+        """Made when first asked for, and kept."""
+        if position_set not in self._geometries:
+            self._geometries[position_set] = Geometry(self.slide, position_set)
+        return self._geometries[position_set]
+
+    def close(self) -> None:
+        """Stop what the geometries are still building."""
+        for geometry in self._geometries.values():
+            geometry.close()
 
 
 def _initial_looks(slide: Slide) -> list[ChannelView]:

@@ -7,7 +7,7 @@ pixels of a zoom layer, ``s_`` mosaic µm, ``w_`` screen pixels from the screen'
 from __future__ import annotations
 
 from collections.abc import Callable, Container
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,12 +26,20 @@ MOST_CHANNELS_AT_ONCE = 12
 
 
 class TileNumbers:
-    """Tile keys as single integers, so that thousands are made, compared and looked up at once."""
+    """Tile keys of a slide as single integers, so that thousands are made, compared and looked up at once.
 
-    def __init__(self, tiling: Tiling, n_fields: int, n_channels: int, size_z: int, size_t: int):
+    The numbers are those from `first`, which is not below `first_number`, to `end` - 1: slides shown together do not share any.
+    """
+
+    def __init__(self, slide: Slide, first_number: int = 0):
+        tiling, n_fields = slide.tiling, slide.n_fields
         counts = [tiling.tile_count(level, n_fields) for level in range(len(tiling.levels))]
-        self._first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        self._n_channels, self._size_z, self._size_t = n_channels, size_z, size_t
+        self._n_channels, self._size_z, self._size_t = len(slide.channels), slide.size_z, slide.size_t
+        per_tile = max(1, self._n_channels * self._size_z * self._size_t)
+        base = -(-first_number // per_tile)
+        self._first = base + np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self.first = base * per_tile
+        self.end = int(self._first[-1]) * per_tile
 
     def encode(self, level: int, index: np.ndarray, channel: int, z: int, t: int) -> np.ndarray:
         """(n,) int64 numbers of the tiles with these indices on a level."""
@@ -89,6 +97,11 @@ class Geometry:
             self._indices[channel] = SpatialIndex(self.centres_um(channel), self.half_um)
         return self._indices[channel].query(camera.bounds_um())
 
+    def close(self) -> None:
+        """Wait for indices that are still being built."""
+        for index in self._indices.values():
+            index.close()
+
     def _bounds(self, n_channels: int) -> tuple[float, float, float, float]:
         channels = range(1 if self.shared else n_channels)
         each = np.array([bounds_of(self.centres_um(channel), self.half_um) for channel in channels] or [(0, 0, 1, 1)])
@@ -128,7 +141,9 @@ class FramePlan:
     tiles_missing: int = 0
     tiles_failed: int = 0
     fields_in_view: int = 0
-    depth_scale: float = field(default=0.0)
+    depth_scale: float = 0.0
+    overview: bool = False
+    """whether this is the plan of a slide's overview, in place of its fields"""
 
 
 def choose_level(scale: float, factors: tuple[int, ...]) -> int:

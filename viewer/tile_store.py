@@ -1,7 +1,8 @@
 """The tiles on the graphics card: one texture array and the cache that says which tile lies in which layer.
 
-A card gets its whole budget at once. A software driver clears every layer when it makes the array, a tenth of a second for all, so
-there the array begins with what a view needs and grows when a view needs more; what it held comes again from the tile cache.
+A card gets its whole budget at once. A software driver clears every layer when it makes the array, a tenth of a second for
+all, so there the array begins with what a view needs and grows when a view needs more; what it held comes again from the
+tile cache.
 """
 
 from __future__ import annotations

@@ -210,6 +210,8 @@ def _title(slide: Slide, engine=None) -> str:
         if size > 1:
             parts.append(f"{axis} {getattr(engine, axis) + 1}/{size}")
     parts += [f"{look.name} {look.limits[0]:.0f}–{look.limits[1]:.0f}" for look in engine.channels[:6] if look.visible]
+    if engine.report.overview:
+        parts.append("overview")
     if engine.report.tiles_missing:
         parts.append(f"loading {engine.report.tiles_missing}")
     if engine.report.tiles_failed:

@@ -25,6 +25,7 @@ CHECKSUMS = "planes/checksum"
 PLANE_HISTOGRAMS = "histograms/planes"
 TOTAL_HISTOGRAM = "histograms/total"
 LEVELS = "levels"
+OVERVIEW = "overview"
 CHUNK_INDEX = "chunk_index"
 
 INDEX_DTYPE = np.dtype("<u8")

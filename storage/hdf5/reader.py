@@ -29,17 +29,19 @@ class Hdf5Slide(Slide):
 
     h5py is asked for the small tables only. Tiles are found through the chunk index that the writer left, read at their
     file offset and decoded in the calling thread; HDF5's lock is not taken. A file without index (still being written,
-    or copied by another HDF5 tool) is read through HDF5, chunk by chunk.
+    or copied by another HDF5 tool) is read through HDF5, chunk by chunk. `group` is where in the file the slide lies.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike, group: str = "/"):
         path = os.fspath(path)
         self._file = _open(path)
         self._bytes = None
+        self._overview: Hdf5Slide | None = None
         self._closed = False  # asked for every tile: h5py's own answer would wait for its lock
         try:
             self._bytes = PositionalFile(path)
-            facts = _facts(self._file, path)
+            self._root = self._file[group]
+            facts = _facts(self._root, path)
             super().__init__(location=path, **facts)
             self._datasets = self._layer_datasets()
             self._check_tables()
@@ -54,9 +56,16 @@ class Hdf5Slide(Slide):
         self._lock = threading.Lock()
 
     @property
+    def overview(self) -> Hdf5Slide | None:
+        """The reconstructed overview that the writer left in a slide of very many fields, opened when first asked for."""
+        if self._overview is None and not self._closed and fmt.OVERVIEW in self._root:
+            self._overview = Hdf5Slide(self.location, fmt.OVERVIEW)
+        return self._overview
+
+    @property
     def finished(self) -> bool:
         """Whether the writer closed the file properly."""
-        return bool(self._file.attrs.get("finished", False))
+        return bool(self._root.attrs.get("finished", False))
 
     @property
     def stores_full_resolution(self) -> bool:
@@ -94,6 +103,8 @@ class Hdf5Slide(Slide):
     def close(self) -> None:
         """Close the file; closing twice is harmless."""
         self._closed = True
+        if self._overview is not None:
+            self._overview.close()
         if self._bytes is not None:
             self._bytes.close()
         if self._file:
@@ -167,7 +178,7 @@ class Hdf5Slide(Slide):
         if self._closed:
             raise SlideError("the slide is closed", location=self.location)
         try:
-            return self._file[name][rows]
+            return self._root[name][rows]
         except (KeyError, IndexError, OSError, TypeError, ValueError, RuntimeError) as error:
             raise DamagedSlideError(f"table /{name} cannot be read: {error}", location=self.location) from error
 
@@ -188,7 +199,7 @@ class Hdf5Slide(Slide):
             offsets = placement.plane_offsets_um
             if placement.positions_um.shape != (len(fields), 2) or (offsets is not None and offsets.shape != (len(fields), c, 2)):
                 raise ValueError(f"position set {name} has the wrong shape")
-        if self._file[fmt.ACQUIRED].shape[1:] != (c, self.size_z, self.size_t):
+        if self._root[fmt.ACQUIRED].shape[1:] != (c, self.size_z, self.size_t):
             raise ValueError("the table of acquired planes has the wrong shape")
         for level, dataset in self._datasets.items():
             shape = fmt.level_shape(tiling, level, len(fields), c, self.size_z, self.size_t)
@@ -197,14 +208,14 @@ class Hdf5Slide(Slide):
                 raise ValueError(f"level {level} is {dataset.dtype} {dataset.shape} in chunks of {dataset.chunks}")
 
     def _layer_datasets(self) -> dict[int, h5py.Dataset]:
-        group = self._file[fmt.LEVELS]
+        group = self._root[fmt.LEVELS]
         return {level: group[str(level)] for level in range(len(self.levels)) if str(level) in group}
 
     def _index_of(self, level: int) -> _ChunkIndex | None:
         name = f"{fmt.CHUNK_INDEX}/{level}"
-        if name not in self._file:
+        if name not in self._root:
             return None
-        dataset = self._file[name]
+        dataset = self._root[name]
         offset = dataset.id.get_offset()
         # a tool that copies the file moves the chunks; then the table's own place has changed as well
         if offset is None or offset != dataset.attrs.get("offset"):
@@ -263,7 +274,7 @@ def _open(path: str) -> h5py.File:
     raise DamagedSlideError(f"the HDF5 file cannot be opened ({reason})", location=path)
 
 
-def _facts(file: h5py.File, path: str) -> dict:
+def _facts(file: h5py.Group, path: str) -> dict:
     """The arguments of `Slide.__init__` from the file's tables."""
     attributes = file.attrs
     if attributes.get("format") != fmt.FORMAT_NAME:

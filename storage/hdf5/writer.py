@@ -24,6 +24,7 @@ import numpy as np
 from rawmosaic.storage import codec
 from rawmosaic.storage.errors import AcquisitionError, OutOfRangeError, SlideError, WriteError
 from rawmosaic.storage.hdf5 import format as fmt
+from rawmosaic.storage.hdf5.chunk_index import write_chunk_index
 from rawmosaic.storage.hdf5.room import Room, give_back_unused
 from rawmosaic.storage.pyramid import TileKey, Tiling, reduce_plane
 from rawmosaic.storage.slide import FIELD_DTYPE, GREY_LEVELS, Channel, Header, PositionSet, new_fields
@@ -56,6 +57,8 @@ class SlideWriter:
         the table's `slot` decides which fields share a packed tile. Without it fields come into being as they are written.
     position_sets
         Named sets beside `stage`; a set named `stage` gives measured offsets of single planes.
+    tile_shape
+        (height, width) of the tiles, as the fields divide evenly if not told.
     store_full_resolution
         False keeps zoom layers and histograms only, for an acquisition that is viewed in place.
 
@@ -79,6 +82,7 @@ class SlideWriter:
         orientation: np.ndarray | None = None,
         offsets_um: np.ndarray | None = None,
         store_full_resolution: bool = True,
+        tile_shape: tuple[int, int] | None = None,
     ):
         if codec not in fmt.CODECS:
             raise OutOfRangeError("codec", codec, "choose one of " + ", ".join(fmt.CODECS))
@@ -87,7 +91,7 @@ class SlideWriter:
         self.header = header or Header(name=self.path.stem, pixel_size_um=float(pixel_size_um))
         self.size_z, self.size_t = size_z, size_t
         self.scenes = list(scenes)
-        self.tiling = Tiling.of(tuple(int(size) for size in field_shape))
+        self.tiling = Tiling.of(tuple(int(size) for size in field_shape), tile_shape=tile_shape)
         self._codec = fmt.CODECS[codec]
         self._first_level = 0 if store_full_resolution else 1
         self._planned = fields is not None
@@ -182,6 +186,7 @@ class SlideWriter:
             self._file = None
             self._room_ahead.close()
             give_back_unused(self._part)
+            self._add_overview()
             _sync(self._part)
             os.replace(self._part, self.path)
         except (OSError, RuntimeError) as error:
@@ -192,6 +197,12 @@ class SlideWriter:
         except BaseException:
             self.abort()
             raise
+
+    def _add_overview(self) -> None:
+        from rawmosaic.storage.hdf5 import overview  # reads the finished file with the reader, which writing does not need
+
+        if self._n_fields >= overview.FROM_FIELDS:
+            overview.add_overview(self._part)
 
     def abort(self) -> None:
         """Give up: nothing stays under the final name nor beside it."""
@@ -435,7 +446,7 @@ class SlideWriter:
         file[fmt.TOTAL_HISTOGRAM][:] = self._totals
         self._write_positions()
         for level in range(self._first_level, len(self.tiling.levels)):
-            self._write_chunk_index(level)
+            write_chunk_index(file, level, self.tiling, self._n_fields, (len(self.channels), self.size_z, self.size_t))
         file.attrs["finished"] = True
 
     def _write_positions(self) -> None:
@@ -454,26 +465,6 @@ class SlideWriter:
             dataset = _add_table(self._file, f"{fmt.POSITIONS}/{name}", np.asarray(chosen.positions_um, np.float64))
             if chosen.matrix is not None:
                 dataset.attrs["matrix"] = chosen.matrix
-
-    def _write_chunk_index(self, level: int) -> None:
-        """Where each chunk lies: HDF5's own look-up walks all chunks, so it is asked once, here."""
-        dataset = self._file[fmt.level_name(level)]
-        cut, n = self.tiling.levels[level], len(self.channels)
-        rows = self.tiling.tile_count(level, self._n_fields) * n * self.size_z * self.size_t
-        index = np.zeros((rows, 2), fmt.INDEX_DTYPE)
-        height, width = dataset.chunks[-2:]
-
-        def note(chunk) -> None:
-            major, channel, z, t, y, x = chunk.chunk_offset
-            minor = (y // height) * cut.grid[1] + x // width
-            key = TileKey(level, major * cut.tiles_per_field + minor, channel, z, t)
-            index[fmt.chunk_row(self.tiling, key, n, self.size_z, self.size_t)] = chunk.byte_offset, chunk.size
-
-        if rows:
-            self._file.flush()
-            dataset.id.chunk_iter(note)
-            table = self._file.create_dataset(f"{fmt.CHUNK_INDEX}/{level}", data=index)
-            table.attrs["offset"] = table.id.get_offset()
 
     def _raise_failure(self) -> None:
         failure = self._failure

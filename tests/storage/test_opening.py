@@ -41,7 +41,7 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeSource]:
     monkeypatch.setitem(sys.modules, "fake_sources", module)
     entries = [EntryPoint(name, f"fake_sources:{name}", opening.GROUP) for name in fakes]
     entries.append(EntryPoint("not installed", "no_such_library:source", opening.GROUP))
-    monkeypatch.setattr(opening, "entry_points", lambda group: entries if group == opening.GROUP else [])
+    monkeypatch.setattr(opening, "_entries", lambda: entries)
     return fakes
 
 
