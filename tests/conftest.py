@@ -21,6 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 REAL_DATA = REPOSITORY.parent / "shared" / "data"
 DESCRIPTORS = Path("/proc/self/fd")
 NOT_OURS = ("/dev/", "/proc/", "/sys/", "/usr/", "/lib", "/memfd:")
+MESA_CACHE = "/mesa_shader_cache"
 THREAD_GRACE_S = 2.0
 
 
@@ -97,6 +98,8 @@ def _open_files() -> Counter[str]:
         try:
             target = os.readlink(descriptor)
         except OSError:  # the descriptor of this very listing
+            continue
+        if MESA_CACHE in target:  # Mesa's own thread writes compiled shaders some time later
             continue
         if target.startswith("socket:") or (target.startswith("/") and not target.startswith(NOT_OURS)):
             found[target] += 1

@@ -329,7 +329,7 @@ def test_nearest_coarser_resident_tile_stands_in(uploads: list[tuple[int, int]],
     assert used == stand_ins
     drawn = {planner.key_of_layer(row[3, 0]) for draw in plan.draws for row in draw.rows if row[3, 0] >= 0}
     assert drawn == own | stand_ins
-    assert set(planner.keys(plan.fetch)) == {key for key in full.keys(full.resident)} - own
+    assert set(planner.keys(plan.fetch)) == set(full.keys(full.resident)) - own
 
 
 def test_complete_view_fetches_nothing_and_names_its_layers():
