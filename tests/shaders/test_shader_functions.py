@@ -167,10 +167,7 @@ def test_contrast_is_the_formula(bench: Bench, limits: tuple[float, float], gamm
     program.close()
     counts = np.arange(SIZE[0]) * 211.0 + np.arange(SIZE[1])[:, None] * 3100.0
     low, high = limits
-    if low == high:
-        v = (counts > low).astype(float)
-    else:
-        v = np.clip((counts - low) / (high - low), 0, 1) ** gamma
+    v = (counts > low).astype(float) if low == high else np.clip((counts - low) / (high - low), 0, 1) ** gamma
     expected = v[..., None] * np.array([255, 128, 64]) / 255
     sure = counts != low if low == high else np.ones_like(counts, bool)
     np.testing.assert_allclose(bench.read()[..., :3][sure], expected[sure], atol=2e-6)
@@ -272,11 +269,9 @@ def test_counts_are_those_of_the_tile(bench: Bench, case: str, smooth: bool):
     rows = table(p_centre, p_size, (0, 0, *SIZE), [(2, per_px, *origin), (1, per_px, *origin)])
     drawn = bench.quads(rows, matrix, {"CHANNELS": 2, "SMOOTH": smooth})
     p = field_points(p_centre, matrix)
-    inside = (p > 0.02).all(axis=-1) & (p < np.array(p_size) - 0.02).all(axis=-1)
-    # screen pixels well inside a layer pixel; near an edge float32 may fall on either side
-    clear = np.abs(p * per_px - np.rint(p * per_px)).min(axis=-1) > 1e-3
-    check = inside if smooth else inside & clear
-    assert check.sum() > 30
+    # beside the field as well: there its outermost pixels go on. Near a pixel's edge float32 may fall on either side
+    check = (np.abs(p * per_px - np.rint(p * per_px)).min(axis=-1) > 1e-3) | smooth
+    assert check.sum() > 300
     for place, layer in ((2, 2), (3, 1)):
         expected = (bilinear if smooth else nearest)(tiles[layer], p, per_px, origin, p_size)
         # the filter's fractions have 8 bits at least
