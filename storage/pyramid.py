@@ -31,6 +31,10 @@ SMALLEST_FIELD_PX = 8
 """Zoom layers go on until a whole field is at most this many pixels on its longer side."""
 
 
+_STRIP_VALUES = 1 << 17
+"""Values that are added up at a time."""
+
+
 class TileKey(NamedTuple):
     """Which tile: layer number, index of the tile within the layer, channel, z and t."""
 
@@ -53,39 +57,58 @@ def reduce_plane(plane: np.ndarray, factors: tuple[int, ...]) -> list[np.ndarray
     grey level of a region is the same on every layer. Pixels at the right and bottom edge average the pixels that exist.
     """
     layers = [plane]
-    height, width = plane.shape
     sums, done = plane, 1
     for factor in factors[1:]:
-        while done < factor:
-            sums, done = _pair_sums(sums, np.uint32 if done < 128 else np.uint64), done * 2
-        rows = np.minimum(factor, height - factor * np.arange(sums.shape[0]))
-        columns = np.minimum(factor, width - factor * np.arange(sums.shape[1]))
-        layers.append(_rounded_means(sums, rows, columns, factor))
+        while done < factor:  # 256 × 256 pixels of full scale, and half of them to round, still fit into 32 bits
+            sums, done = _pair_sums(sums, np.uint32 if done < 256 else np.uint64), done * 2
+        layers.append(_rounded_means(sums, plane.shape, factor))
     return layers
 
 
 def _pair_sums(array: np.ndarray, dtype: type) -> np.ndarray:
     """Sums of 2 × 2 blocks; a last odd row or column stands alone."""
     height, width = array.shape
-    rows = np.empty((-(-height // 2), width), dtype)
-    np.add(array[0 : height - 1 : 2], array[1::2], out=rows[: height // 2], dtype=dtype)
+    sums = np.empty((-(-height // 2), -(-width // 2)), dtype)
+    # by strips: what is made on the way stays in the processor's caches, and is small enough that its memory is used again
+    strip = max(1, min(_STRIP_VALUES // max(width, 1), height // 2))
+    rows = np.empty((strip, width), dtype)
+    for first in range(0, height - 1, 2 * strip):
+        pairs = array[first : min(first + 2 * strip, height - height % 2)]
+        _column_pair_sums(
+            np.add(pairs[0::2], pairs[1::2], out=rows[: len(pairs) // 2], dtype=dtype),
+            sums[first // 2 : (first + len(pairs)) // 2],
+        )
     if height % 2:
-        rows[-1] = array[-1]
-    sums = np.empty((rows.shape[0], -(-width // 2)), dtype)
-    np.add(rows[:, 0 : width - 1 : 2], rows[:, 1::2], out=sums[:, : width // 2])
-    if width % 2:
-        sums[:, -1] = rows[:, -1]
+        _column_pair_sums(array[-1:].astype(dtype), sums[-1:])
     return sums
 
 
-def _rounded_means(sums: np.ndarray, rows: np.ndarray, columns: np.ndarray, factor: int) -> np.ndarray:
-    """`sums` over rows × columns pixels each, as uint16 means; full blocks are a shift, only the rim divides."""
+def _column_pair_sums(rows: np.ndarray, out: np.ndarray) -> None:
+    width = rows.shape[1]
+    np.add(rows[:, 0 : width - 1 : 2], rows[:, 1::2], out=out[:, : width // 2])
+    if width % 2:
+        out[:, -1] = rows[:, -1]
+
+
+def _rounded_means(sums: np.ndarray, shape: tuple[int, int], factor: int) -> np.ndarray:
+    """Sums over factor × factor pixels of a plane of `shape`, as uint16 means; full blocks are a shift, only the rim divides."""
     shift = 2 * (factor.bit_length() - 1)
-    means = ((sums + sums.dtype.type(1 << (shift - 1))) >> sums.dtype.type(shift)).astype(np.uint16)
-    for rim in (np.s_[-1:, :], np.s_[:, -1:]):
-        count = (rows[:, None] * columns[None, :])[rim].astype(np.uint64)
-        means[rim] = (sums[rim].astype(np.uint64) + count // 2) // count
+    means = np.empty(sums.shape, np.uint16)
+    half = sums + sums.dtype.type(1 << (shift - 1))
+    np.right_shift(half, sums.dtype.type(shift), out=means, casting="unsafe")
+    height, width = (side % factor or factor for side in shape)  # pixels of the last row and column
+    if height < factor:
+        means[-1] = _divided(sums[-1], height * factor)
+    if width < factor:
+        means[:, -1] = _divided(sums[:, -1], width * factor)
+    if height < factor and width < factor:
+        means[-1, -1:] = _divided(sums[-1, -1:], height * width)
     return means
+
+
+def _divided(sums: np.ndarray, count: int) -> np.ndarray:
+    """Means of sums over `count` pixels each, rounded half up."""
+    return (sums.astype(np.uint64) + np.uint64(count // 2)) // np.uint64(count)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import threading
 import zlib
@@ -26,6 +27,7 @@ from rawmosaic.storage.errors import AcquisitionError, OutOfRangeError, SlideErr
 from rawmosaic.storage.hdf5 import format as fmt
 from rawmosaic.storage.hdf5.chunk_index import write_chunk_index
 from rawmosaic.storage.hdf5.room import Room, give_back_unused
+from rawmosaic.storage.histogram import grey_level_counts
 from rawmosaic.storage.pyramid import TileKey, Tiling, reduce_plane
 from rawmosaic.storage.slide import FIELD_DTYPE, GREY_LEVELS, Channel, Header, PositionSet, new_fields
 
@@ -39,6 +41,7 @@ _HDF5_NBYTES = 1024
 
 _GROW_FIELDS = 256
 _OPEN_PACKS_NBYTES = 512 << 20
+_PENDING_CHECKSUMS = 4096
 
 
 class SlideWriter:
@@ -93,7 +96,7 @@ class SlideWriter:
         self.scenes = list(scenes)
         self.tiling = Tiling.of(tuple(int(size) for size in field_shape), tile_shape=tile_shape)
         self._codec = fmt.CODECS[codec]
-        self._first_level = 0 if store_full_resolution else 1
+        self._levels = range(0 if store_full_resolution else 1, len(self.tiling.levels))
         self._planned = fields is not None
         self._fields = np.array(fields, FIELD_DTYPE) if self._planned else new_fields(0, (0, 0))
         self._n_fields = len(self._fields)
@@ -104,6 +107,7 @@ class SlideWriter:
         self._positions_of_planes: dict[tuple[int, int], tuple[float, float]] = {}
         self._written: set[tuple[int, int, int, int]] = set()
         self._totals = np.zeros((len(self.channels), GREY_LEVELS), np.uint64)
+        self._checksums: dict[tuple[int, int, int, int], int] = {}
         self._histograms: dict[tuple[int, int], np.ndarray] = {}
         self._packs: OrderedDict[TileKey, tuple[np.ndarray, int]] = OrderedDict()
         self._stored_packs: set[TileKey] = set()
@@ -112,9 +116,13 @@ class SlideWriter:
         self._failure: BaseException | None = None
         workers = max(1, min(os.cpu_count() or 1, 8))
         self._room = threading.BoundedSemaphore(2 * workers)
+        self._buffers: list[np.ndarray] = []
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="slide-writer")
         self._part = self.path.with_name(self.path.name + ".part")
         self._file: h5py.File | None = None
+        self._datasets: dict[str, h5py.Dataset] = {}
+        self._histogram_space = h5py.h5s.create_simple((1, 1, GREY_LEVELS))
+        self._rows = 0
         self._room_ahead: Room | None = None
         try:
             if _is_being_written(self._part):
@@ -169,9 +177,11 @@ class SlideWriter:
                     location=self.path,
                 )
             self._written.add(key)
-        pixels = np.array(image, np.uint16, order="C", copy=True)
         self._room.acquire()
-        self._pool.submit(self._store, pixels, number, channel, z, t).add_done_callback(self._stored)
+        buffer = self._buffers.pop() if self._buffers else np.empty(math.prod(self.tiling.field_shape), np.uint16)
+        pixels = buffer[: image.size].reshape(image.shape)
+        pixels[...] = image
+        self._pool.submit(self._store, pixels, number, channel, z, t).add_done_callback(lambda job: self._stored(job, buffer))
         return number
 
     def close(self) -> None:
@@ -280,9 +290,9 @@ class SlideWriter:
             return
         layers = reduce_plane(pixels, self.tiling.factors)
         checksum = zlib.crc32(pixels)
-        counts = np.bincount(pixels.ravel(), minlength=GREY_LEVELS).astype(np.uint32)
+        counts = grey_level_counts(pixels)
         chunks = []
-        for level in range(self._first_level, len(layers)):
+        for level in self._levels:
             if not self.tiling.levels[level].packed:
                 chunks += self._block_chunks(layers[level], level, field, channel, z, t)
         with self._file_lock:
@@ -290,16 +300,18 @@ class SlideWriter:
                 return
             self._reach(sum(len(data) for _, data in chunks) + len(layers) * self.tiling.tile_nbytes)
             self._make_room(field)
-            for level in range(self._first_level, len(layers)):
+            for level in self._levels:
                 if self.tiling.levels[level].packed:
                     self._pack(layers[level], level, field, channel, z, t)
             for key, data in chunks:
                 self._write_chunk(key, data)
-            self._file[fmt.ACQUIRED][field, channel, z, t] = 1
-            self._file[fmt.CHECKSUMS][field, channel, z, t] = checksum
+            self._checksums[field, channel, z, t] = checksum
+            if len(self._checksums) >= _PENDING_CHECKSUMS:
+                self._flush_checksums()
             self._add_histogram(field, channel, counts)
 
-    def _stored(self, job: Future) -> None:
+    def _stored(self, job: Future, buffer: np.ndarray) -> None:
+        self._buffers.append(buffer)
         self._room.release()
         if not job.cancelled() and job.exception() is not None:
             self._failure = self._failure or job.exception()
@@ -310,15 +322,15 @@ class SlideWriter:
         cut = self.tiling.levels[level]
         height, width = self.tiling.tile_shape
         chunks = []
+        padded = np.empty((height, width), np.uint16)  # for all tiles of the plane, one after the other
         for row in range(-(-plane.shape[0] // height)):
             for column in range(-(-plane.shape[1] // width)):
                 piece = plane[row * height : (row + 1) * height, column * width : (column + 1) * width]
-                if piece.shape != (height, width) or not piece.flags.c_contiguous:
-                    tile = np.zeros((height, width), np.uint16)
-                    tile[: piece.shape[0], : piece.shape[1]] = piece
-                    piece = tile
+                if piece.shape != padded.shape:
+                    padded[...] = 0
+                padded[: piece.shape[0], : piece.shape[1]] = piece
                 index = field * cut.tiles_per_field + row * cut.grid[1] + column
-                chunks.append((TileKey(level, index, channel, z, t), codec.compress(piece, *self._codec)))
+                chunks.append((TileKey(level, index, channel, z, t), codec.compress(padded, *self._codec)))
         return chunks
 
     # the file; every method below is called with the file lock held, or by the only thread left
@@ -355,10 +367,12 @@ class SlideWriter:
         histogram = {"maxshape": (None, c, GREY_LEVELS), "chunks": (1, 1, GREY_LEVELS), "fletcher32": True, **blosc}
         file.create_dataset(fmt.PLANE_HISTOGRAMS, (n, c, GREY_LEVELS), np.uint32, **histogram)
         _add_table(file, fmt.TOTAL_HISTOGRAM, self._totals)
-        for level in range(self._first_level, len(self.tiling.levels)):
+        for level in self._levels:
             shape = fmt.level_shape(self.tiling, level, n, c, self.size_z, self.size_t)
             chunk = (1, 1, 1, 1, *self.tiling.tile_shape)
             file.create_dataset(fmt.level_name(level), shape, np.uint16, maxshape=(None, *shape[1:]), chunks=chunk, **blosc)
+        names = (fmt.FIELDS, fmt.ACQUIRED, fmt.CHECKSUMS, fmt.PLANE_HISTOGRAMS, *map(fmt.level_name, self._levels))
+        self._datasets, self._rows = {name: file[name] for name in names}, n
 
     def _reach(self, nbytes: int) -> None:
         """Take the space on disk before HDF5 is given so many more bytes, and some for its own tables."""
@@ -366,20 +380,20 @@ class SlideWriter:
 
     def _make_room(self, field: int) -> None:
         """Grow every table that has a row per field; by steps, so that HDF5 is not asked for each."""
-        if field < self._file[fmt.ACQUIRED].shape[0]:
-            return
-        self._resize(field + _GROW_FIELDS)
+        if field >= self._rows:
+            self._resize(field + _GROW_FIELDS)
 
     def _resize(self, n_fields: int) -> None:
         for name in (fmt.FIELDS, fmt.ACQUIRED, fmt.CHECKSUMS, fmt.PLANE_HISTOGRAMS):
-            self._file[name].resize(n_fields, axis=0)
-        for level in range(self._first_level, len(self.tiling.levels)):
-            self._file[fmt.level_name(level)].resize(
+            self._datasets[name].resize(n_fields, axis=0)
+        for level in self._levels:
+            self._datasets[fmt.level_name(level)].resize(
                 n_fields if not self.tiling.levels[level].packed else self.tiling.tile_count(level, n_fields), axis=0
             )
+        self._rows = n_fields
 
     def _write_chunk(self, key: TileKey, data: bytes) -> None:
-        self._file[fmt.level_name(key.level)].id.write_direct_chunk(fmt.chunk_coordinates(self.tiling, key), data)
+        self._datasets[fmt.level_name(key.level)].id.write_direct_chunk(fmt.chunk_coordinates(self.tiling, key), data)
 
     def _pack(self, plane: np.ndarray, level: int, field: int, channel: int, z: int, t: int) -> None:
         """Put a field into its packed tile; the tile is written once all its fields are there, or at the end."""
@@ -404,7 +418,7 @@ class SlideWriter:
         """A packed tile as it lies in the file, zeros where it was not written yet."""
         tile = np.zeros(self.tiling.tile_shape, np.uint16)
         if key in self._stored_packs:
-            data = self._file[fmt.level_name(key.level)].id.read_direct_chunk(fmt.chunk_coordinates(self.tiling, key))[1]
+            data = self._datasets[fmt.level_name(key.level)].id.read_direct_chunk(fmt.chunk_coordinates(self.tiling, key))[1]
             codec.decode_into(data, tile)
         return tile
 
@@ -417,10 +431,30 @@ class SlideWriter:
             if len(self._histograms) > 256:
                 self._flush_histogram(*next(iter(self._histograms)))
             return
-        self._file[fmt.PLANE_HISTOGRAMS][field, channel] = counts
+        # HDF5's own call, for this is done for every plane and under the lock: half of what h5py's indexing takes
+        histograms = self._datasets[fmt.PLANE_HISTOGRAMS].id
+        place = histograms.get_space()
+        place.select_hyperslab((field, channel, 0), (1, 1, GREY_LEVELS))
+        histograms.write(self._histogram_space, place, counts)
 
     def _flush_histogram(self, field: int, channel: int) -> None:
-        self._file[fmt.PLANE_HISTOGRAMS][field, channel] += self._histograms.pop((field, channel))
+        self._datasets[fmt.PLANE_HISTOGRAMS][field, channel] += self._histograms.pop((field, channel))
+
+    def _flush_checksums(self) -> None:
+        """Write which planes are there, and their checksums, a chunk of the tables at a time."""
+        acquired, checksums = self._datasets[fmt.ACQUIRED], self._datasets[fmt.CHECKSUMS]
+        step = checksums.chunks[0]
+        planes, values = np.array(list(self._checksums)), np.array(list(self._checksums.values()), np.uint32)
+        blocks = sorted(set((planes[:, 0] // step).tolist()))
+        self._reach(len(blocks) * (checksums.dtype.itemsize + acquired.dtype.itemsize) * math.prod(checksums.chunks))
+        for block in blocks:
+            inside = planes[:, 0] // step == block
+            rows = slice(block * step, (block + 1) * step)
+            for table, new in ((acquired, np.uint8(1)), (checksums, values[inside])):
+                stored = table[rows]
+                stored[(planes[inside, 0] - rows.start, *planes[inside, 1:].T)] = new
+                table[rows] = stored
+        self._checksums.clear()
 
     def _finish(self) -> None:
         file = self._file
@@ -437,15 +471,16 @@ class SlideWriter:
         )
         while self._packs:
             key, (tile, _) = self._packs.popitem(last=False)
-            self._make_room(0)
             self._write_chunk(key, codec.compress(tile, *self._codec))
         while self._histograms:
             self._flush_histogram(*next(iter(self._histograms)))
+        if self._checksums:
+            self._flush_checksums()
         self._resize(self._n_fields)
         file[fmt.FIELDS][:] = self._fields[: self._n_fields]
         file[fmt.TOTAL_HISTOGRAM][:] = self._totals
         self._write_positions()
-        for level in range(self._first_level, len(self.tiling.levels)):
+        for level in self._levels:
             write_chunk_index(file, level, self.tiling, self._n_fields, (len(self.channels), self.size_z, self.size_t))
         file.attrs["finished"] = True
 
