@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from rawmosaic.storage.slide import Slide
+from rawmosaic.viewer.camera import Camera
 from rawmosaic.viewer.gl.context import HeadlessContext
+
+SMALLEST_PART_PX = 64
+"""A picture is not cut into parts smaller than this, however small the texture cache."""
 
 
 class OffscreenViewer:
@@ -37,13 +43,18 @@ class OffscreenViewer:
         self._engine.look_at(x_um, y_um, scale)
 
     def render(self, wait: bool = True) -> np.ndarray:
-        """(height, width, 4) uint8: every visible tile at its own layer; with wait=False, what one frame shows now."""
+        """(height, width, 4) uint8: every visible tile at its own layer; with wait=False, what one frame shows now.
+
+        A picture whose tiles do not fit into the texture cache together is drawn in parts, never from a coarser layer.
+        """
         self._context.make_current()
-        target = self._target()
         if wait:
-            self._engine.settled_frame(target)
-        else:
-            self._engine.frame(target)
+            camera = self._engine.camera
+            try:
+                return self._settled(camera)
+            finally:
+                self._engine.camera = camera
+        self._engine.frame(self._target())
         return self._framebuffer.read_rgba()
 
     def failures(self) -> list[str]:
@@ -77,6 +88,19 @@ class OffscreenViewer:
     def __exit__(self, *exception) -> None:
         self.close()
 
+    def _settled(self, camera: Camera) -> np.ndarray:
+        """The complete picture of a camera; `report` is that of its last part."""
+        from rawmosaic.viewer.plan import choose_level
+
+        self._engine.camera = camera
+        if max(camera.size) >= 2 * SMALLEST_PART_PX:
+            plan = self._engine.plan()
+            if not plan.overview and plan.level > choose_level(camera.scale, self._engine.slide.levels):
+                upright = camera.size[1] > camera.size[0]
+                return np.concatenate([self._settled(half) for half in halves(camera)], axis=0 if upright else 1)
+        self._engine.settled_frame(self._target())
+        return self._framebuffer.read_rgba()
+
     def _target(self):
         from rawmosaic.viewer.gl.api import GL
         from rawmosaic.viewer.gl.objects import Framebuffer
@@ -89,6 +113,20 @@ class OffscreenViewer:
         if self._framebuffer is None:
             self._framebuffer = Framebuffer(size, GL.GL_RGBA8, depth=True)
         return Target(self._framebuffer.name, size, top_row_first=True)
+
+
+def halves(camera: Camera) -> tuple[Camera, Camera]:
+    """The left and right half of a viewport, or the upper and lower one of a tall one; whole pixels, the same pixels."""
+    axis = int(camera.size[1] > camera.size[0])
+    size = camera.size[axis]
+    parts = []
+    for begin, end in ((0, size // 2), (size // 2, size)):
+        shift_px = [0.0, 0.0]
+        shift_px[axis] = 0.5 * (size - begin - end)
+        cut = [*camera.size]
+        cut[axis] = end - begin
+        parts.append(replace(camera.moved(*shift_px), size=tuple(cut)))
+    return parts[0], parts[1]
 
 
 def _forward(name: str) -> property:
