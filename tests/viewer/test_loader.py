@@ -152,6 +152,25 @@ def test_wanting_nothing_stops_reading(make: Callable[..., TileLoader], source: 
     assert len(source.read) == 1
 
 
+def test_what_may_be_needed_soon_is_read_after_what_is_wanted_now(make: Callable[..., TileLoader], source: Source):
+    loader = make()
+    loader.want([5, 6], soon=[1, 2, 3])
+    until(lambda: loader.idle)
+    assert source.read == [5, 6, 1, 2, 3]
+    loader.want([1, 5], soon=[9])
+    assert [key for key, _ in loader.ready([1, 2, 5])] == [1, 2, 5]
+    until(lambda: loader.idle)
+    assert source.read == [5, 6, 1, 2, 3, 9]
+
+
+def test_what_was_read_for_later_makes_room_for_what_is_wanted(make: Callable[..., TileLoader]):
+    loader = make(tiles=4)
+    loader.want([], soon=range(100, 110))
+    until(lambda: loader.idle)
+    loader.want([1, 2, 3, 4], soon=[50])
+    until(lambda: len(loader.ready([1, 2, 3, 4])) == 4)
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_cache_smaller_than_the_view_still_delivers_all(make: Callable[..., TileLoader], threads: int):
     loader = make(threads=threads, tiles=4)
