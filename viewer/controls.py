@@ -80,7 +80,7 @@ class Controls:
             dx, dy = ARROWS[name]
             return self.pan(0.25 * dx * self.engine.size[0], 0.25 * dy * self.engine.size[1])
         digit = name.removeprefix("shift+")
-        if digit.isdigit() and 1 <= int(digit) <= len(self.engine.channels):
+        if digit.isdecimal() and 1 <= int(digit) <= len(self.engine.channels):
             return self._solo(int(digit) - 1) if name != digit else self._toggle(int(digit) - 1)
         action = self._actions().get(name)
         return bool(action and action())

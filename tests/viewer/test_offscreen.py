@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rawmosaic.storage.errors import DamagedSlideError, OutOfRangeError
+from rawmosaic.storage.errors import OutOfRangeError
 from rawmosaic.storage.pyramid import Tiling
 from rawmosaic.storage.slide import Slide
 from rawmosaic.storage.testing import FailingSlide, SlowSlide, SyntheticSlide, WrappedSlide
@@ -135,7 +135,7 @@ def test_two_viewers_draw_side_by_side():
 def test_what_the_view_does_not_have_is_named_with_the_choices(name: str, value: object):
     with OffscreenViewer(mosaic(), size=SIZE) as viewer:
         setattr(viewer, name, value)
-        with pytest.raises(OutOfRangeError, match="choose one of|the slide has"):
+        with pytest.raises(OutOfRangeError, match=r"choose one of|the slide has"):
             viewer.render()
 
 
@@ -216,7 +216,7 @@ def test_what_failed_for_a_while_is_read_once_it_can_be():
         expected = viewer.render()
     mending = Mending(slide)
     with OffscreenViewer(mending, size=SIZE) as viewer:
-        assert not viewer.render()[..., :3].max() == 255
+        assert not viewer.render()[..., :3].any()
         assert viewer.report.tiles_failed > 0
         assert viewer.failures() == ["the drive is away"]
         mending.away = False
@@ -265,7 +265,7 @@ def troubled(slide: Slide, trouble: str, seed: int) -> Slide:
     return FailingSlide(slide, 0.25, seed) if trouble == "failing" else slide
 
 
-def set_view(viewer: OffscreenViewer, slide: Slide, step: tuple) -> None:
+def set_view(viewer: OffscreenViewer, step: tuple) -> None:
     """Look where a step says."""
     (part_x, part_y), scale, _, overlap, visible, _ = step
     left, top, right, bottom = viewer.engine.geometry.bounds_um
@@ -289,13 +289,11 @@ def set_view(viewer: OffscreenViewer, slide: Slide, step: tuple) -> None:
     st.integers(1, 3),
     st.integers(0, 3),
 )
-def test_after_any_walk_the_picture_is_that_of_a_fresh_viewer(
-    kind: str, trouble: str, walk: list[tuple], threads: int, seed: int
-):
+def test_after_any_walk_the_picture_is_that_of_a_new_viewer(kind: str, trouble: str, walk: list[tuple], threads: int, seed: int):
     slide = troubled(SLIDES[kind](seed), trouble, seed)
     with OffscreenViewer(slide, size=SIZE, threads=threads, **TINY) as viewer:
         for step in walk:
-            set_view(viewer, slide, step)
+            set_view(viewer, step)
             for _ in range(step[2]):
                 viewer.render(wait=False)
             if step[-1]:
@@ -303,7 +301,7 @@ def test_after_any_walk_the_picture_is_that_of_a_fresh_viewer(
         walked, failures = viewer.render(), viewer.report.tiles_failed
         assert viewer.report.complete
     with OffscreenViewer(slide, size=SIZE, **TINY) as fresh:
-        set_view(fresh, slide, walk[-1])
+        set_view(fresh, walk[-1])
         expected = fresh.render()
         assert fresh.report.tiles_failed == failures
     np.testing.assert_array_equal(walked, expected)
@@ -323,8 +321,3 @@ def test_frames_that_do_not_wait_end_in_the_complete_picture():
             image = viewer.render(wait=False)
             time.sleep(0.002)
         np.testing.assert_array_equal(image, expected)
-
-
-def test_failure_of_the_file_is_an_error_of_the_tree():
-    with pytest.raises(DamagedSlideError):
-        FailingSlide(mosaic(), 1.1).read_plane(0, 0)
