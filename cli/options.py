@@ -66,6 +66,12 @@ def number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def positive_number(text: str) -> float | None:
+    """A finite number above zero, or None."""
+    value = number(text)
+    return value if value is not None and value > 0 else None
+
+
 def numbers(text: str, separator: str) -> tuple[float, float] | None:
     """Two finite numbers with a separator between, or None."""
     first, _, second = text.partition(separator)

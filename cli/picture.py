@@ -31,5 +31,9 @@ def save_png(image: np.ndarray, path: Path) -> None:
         opaque = Image.fromarray(np.ascontiguousarray(image[..., :3]))
         opaque.save(draft, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
         os.replace(draft, path)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # a full disk does not say which
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         draft.unlink(missing_ok=True)

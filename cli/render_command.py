@@ -7,13 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rawmosaic.cli.options import LOCATION, Command, Named, Numbers, Size, acquisition_options, number, numbers, opening_options
+from rawmosaic.cli.options import (
+    LOCATION,
+    Command,
+    Named,
+    Numbers,
+    Size,
+    acquisition_options,
+    numbers,
+    opening_options,
+    positive_number,
+)
 
 if TYPE_CHECKING:
     from rawmosaic.storage import Slide
     from rawmosaic.viewer import OffscreenViewer
 
 INCOMPLETE = 1
+SMALLEST_SCALE, LARGEST_SCALE = 1e-6, 1e4
+"""Beyond these a whole slide is a fraction of a pixel, or a pixel many pictures."""
 
 EXAMPLES = """\b
 Examples:
@@ -31,7 +43,7 @@ Examples:
 @click.option("--center", type=Numbers("X_UM,Y_UM", ",", "1200,850"), help="What lies in the middle, µm; else the whole slide's.")
 @click.option(
     "--scale",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(SMALLEST_SCALE, LARGEST_SCALE),
     help="Picture pixels per camera pixel: 1 is 1:1; else as small as shows the whole slide.",
 )
 @click.option("--channels", metavar="A,B", help="Channels to show, by name or number; else all.")
@@ -44,7 +56,7 @@ Examples:
 @click.option(
     "--colors", multiple=True, type=Named("NAME=COLOR", lambda text: text or None, "DAPI=#0000ff"), help="#rrggbb or a name."
 )
-@click.option("--gamma", multiple=True, type=Named("NAME=G", number, "DAPI=0.7"), help="Exponent after the limits.")
+@click.option("--gamma", multiple=True, type=Named("NAME=G", positive_number, "DAPI=0.7"), help="Exponent after the limits.")
 @click.option(
     "--overlap",
     type=click.Choice(["top", "nearest", "feather", "max"]),
@@ -108,7 +120,7 @@ def command(
                 viewer.interpolation = interpolation
             point_camera(viewer, center, scale)
             save_png(viewer.render(), path)
-            failures = viewer.failures()
+            failures = sorted({*viewer.failures(), *unreadable_in_view(slide, viewer)})
     if failures:
         click.echo(f"rawmosaic: {path} is incomplete, {len(failures)} parts could not be read: {failures[0]}", err=True)
         return INCOMPLETE
@@ -155,6 +167,18 @@ def finish_zoom_layers(slide: Slide) -> None:
 
         with progress_bar("Zoom layers") as progress:
             slide.wait(progress=progress)
+
+
+def unreadable_in_view(slide: Slide, viewer: OffscreenViewer) -> set[str]:
+    """What a slide viewed in place could not read of the planes in view: its zoom layers are black there, and no tile fails."""
+    view, geometry = viewer.engine.view(), viewer.engine.geometry
+    fields = {channel: set(geometry.in_view(view.camera, channel).tolist()) for channel in view.channels}
+    unreadable = dict(getattr(slide, "unreadable", {}))
+    return {
+        str(error)
+        for (field, channel, z, t), error in unreadable.items()
+        if (z, t) == (view.z, view.t) and field in fields.get(channel, ())
+    }
 
 
 def point_camera(viewer: OffscreenViewer, center: tuple[float, float] | None, scale: float | None) -> None:

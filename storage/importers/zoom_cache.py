@@ -73,6 +73,8 @@ class ZoomCachedSlide(Slide):
         The acquisition.
     build_error
         Why there will be no cache (folder not writable, disk full), or None. Viewing goes on without it.
+    unreadable
+        Planes (field, channel, z, t) that could not be read so far, and why: zoom layers are black there.
     """
 
     def __init__(self, source: Slide):
@@ -91,6 +93,7 @@ class ZoomCachedSlide(Slide):
         )
         self.source = source
         self.build_error: SlideError | None = None
+        self.unreadable: dict[PlaneAddress, SlideError] = {}
         self._path = _cache_path(source)
         self._load: Callable[[int, int, int, int], np.ndarray] = getattr(source, "load", source.read_plane)
         self._first_coarse = next((n for n, factor in enumerate(self.levels) if factor >= FIRST_COARSE_FACTOR), len(self.levels))
@@ -178,6 +181,7 @@ class ZoomCachedSlide(Slide):
                     return None
                 if isinstance(plane, SlideError):
                     self._keep = False  # next time the file may be whole again
+                    self.unreadable[address] = plane
                 else:
                     writer.write_plane(plane, address[1], field=address[0], z=address[2], t=address[3])
                     self._counts.add(address, plane)
@@ -282,9 +286,10 @@ class ZoomCachedSlide(Slide):
                 continue
             try:
                 piece = self.read_plane(field, key.channel, key.z, key.t, key.level)[window]
-            except (DamagedSlideError, AcquisitionError):
+            except (DamagedSlideError, AcquisitionError) as error:
                 if not packed:
                     raise
+                self.unreadable[field, key.channel, key.z, key.t] = error
                 continue  # one damaged field must not hide the others in its tile
             out[row : row + piece.shape[0], column : column + piece.shape[1]] = piece
 

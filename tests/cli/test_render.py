@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -84,9 +86,13 @@ def test_channels_are_found_by_name_in_any_case_and_by_number(rendered):
         (["--limits", "DAPI=12"], ["DAPI=12", "DAPI=400:3000"]),
         (["--colors", "DAPI=blurple"], ["blurple", "#rrggbb"]),
         (["--gamma", "DAPI=x"], ["DAPI=x"]),
+        (["--gamma", "DAPI=0"], ["DAPI=0", "DAPI=0.7"]),
+        (["--gamma", "DAPI=-1"], ["DAPI=-1"]),
         (["--size", "big"], ["big", "1280x720"]),
         (["--center", "3"], ["'3'", "two numbers"]),
         (["--scale", "0"], ["--scale"]),
+        (["--scale", "1e300"], ["--scale", "10000"]),
+        (["--scale", "nan"], ["scale", "nan"]),
         (["--overlap", "under"], ["under", "feather"]),
         (["--positions", "registered"], ["registered", "stage"]),
         (["--z", "1"], ["z 1", "0 to 0"]),
@@ -109,8 +115,21 @@ def test_picture_that_cannot_be_written_is_refused_before_drawing(rawmosaic, sli
 def test_no_half_picture_is_left_when_writing_fails(rawmosaic, slide_file, tmp_path, monkeypatch):
     def full(self, path, **_):  # noqa: ARG001
         path.write_bytes(b"half")
-        raise OSError(28, "No space left on device", str(path))
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("PIL.Image.Image.save", full)
     assert rawmosaic("render", slide_file, "-o", tmp_path / "out.png").complains_once_about("out.png", "no space left")
     assert not list(tmp_path.iterdir())
+
+
+def test_picture_of_an_acquisition_with_a_damaged_file_says_so(rawmosaic, acquisition, tmp_path):
+    folder = shutil.copytree(acquisition, tmp_path / "acquisition")
+    damaged = folder / "r000_c001_DAPI.tif"
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    for _ in range(2):  # what was learnt the first time is not forgotten
+        outcome = rawmosaic("render", folder, "-o", tmp_path / "out.png")
+        assert outcome.code == 1
+        assert "out.png is incomplete" in outcome.err
+        assert damaged.name in outcome.err
+    outcome = rawmosaic("render", folder, "-o", tmp_path / "out.png", "--channels", "FITC")
+    assert (outcome.code, outcome.err) == (0, "")
