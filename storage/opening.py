@@ -6,6 +6,7 @@ A source is an object with `score(location) -> int` (0: not mine; higher wins) a
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -52,6 +53,8 @@ def open_slide(location: str, **options) -> Slide:
 
 def is_virtual_slide(location: str) -> bool:
     """Whether a local file starts like HDF5 and is not another format that also builds on HDF5."""
+    if not os.path.isfile(location):  # a pipe would be waited for
+        return False
     try:
         with open(location, "rb") as file:
             return file.read(8) == HDF5_SIGNATURE and not location.endswith((".ims", ".nxs"))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import csv
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -147,11 +148,15 @@ def _stage_visits(columns: int, rows: int, field_shape: tuple[int, int], overlap
     return shots
 
 
-def _acquire_field(folder: Path, shot: _Shot, field_shape: tuple[int, int], seed: int, pixel_size_um: float) -> None:
+def _acquire_field(
+    stop: threading.Event, folder: Path, shot: _Shot, field_shape: tuple[int, int], seed: int, pixel_size_um: float
+) -> None:
     import tifffile
 
     pixels_per_cm = 1e4 / pixel_size_um
     for channel, stain in enumerate(STAINS):
+        if stop.is_set():
+            return
         light = specimen_field(shot.x0, shot.y0, *field_shape, channel, seed)
         image = camera_image(light, np.random.default_rng([seed, 2, shot.number, channel]))
         tifffile.imwrite(
@@ -177,16 +182,23 @@ def _write_table(path: Path, shots: list[_Shot], field_shape: tuple[int, int], p
 
 
 def _in_order_of_completion(function: Callable, calls: Iterator[tuple]) -> Iterator[None]:
-    """Run calls in a few threads, started in order and a few at a time, so that neighbours share what is cached."""
+    """Run `function(stop, *call)` in a few threads, in order and a few at a time, so that neighbours share what is cached.
+
+    `stop` is set when an exception, such as Ctrl-C, ends the loop: nobody waits for whole fields then.
+    """
     workers = min(os.cpu_count() or 1, 8)
+    stop = threading.Event()
     with ThreadPoolExecutor(workers, thread_name_prefix="specimen") as pool:
-        running: set[Future] = {pool.submit(function, *call) for call in islice(calls, workers)}
-        while running:
-            finished, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                future.result()
-                running |= {pool.submit(function, *call) for call in islice(calls, 1)}
-                yield
+        try:
+            running: set[Future] = {pool.submit(function, stop, *call) for call in islice(calls, workers)}
+            while running:
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    future.result()
+                    running |= {pool.submit(function, stop, *call) for call in islice(calls, 1)}
+                    yield
+        finally:
+            stop.set()
 
 
 @lru_cache(maxsize=4)

@@ -63,7 +63,7 @@ class Controls:
         return bool(w_dx or w_dy)
 
     def contrast_drag(self, w_dx: float, w_dy: float) -> bool:
-        """Window and level of all shown channels: a drag over the whole view doubles the range, or shifts it by itself."""
+        """Window and level of all shown channels: half a view doubles the range, a whole one shifts it by itself."""
         width, height = self.engine.size
         for look in self.engine.channels:
             if look.visible:

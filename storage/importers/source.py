@@ -28,7 +28,7 @@ class AcquisitionSource:
             return 0
         path = Path(location)
         try:
-            return self.recognise(path) if path.exists() else 0
+            return self.recognise(path) if path.is_file() or path.is_dir() else 0
         except (OSError, ValueError):
             return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -95,6 +96,13 @@ def test_options_reach_the_source(sources: dict[str, FakeSource]):
 def test_missing_library_does_not_stand_in_the_way(tmp_path: Path):
     with pytest.raises(NotASlideError):
         open_slide(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_pipe_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")  # nobody writes to it: reading would wait for ever
+    with pytest.raises(NotASlideError, match="file is not a slide"):
+        open_slide(tmp_path / "pipe")
 
 
 @pytest.mark.usefixtures("sources")

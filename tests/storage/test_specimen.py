@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import threading
 
 import numpy as np
 import pytest
 import tifffile
 
-from rawmosaic.storage import SlideError
+from rawmosaic.storage import SlideError, specimen
 from rawmosaic.storage.specimen import CAMERA_MAXIMUM, STAINS, camera_image, specimen_field, write_acquisition
 
 SHAPE = (96, 128)
@@ -104,6 +105,25 @@ def test_interrupted_folder_is_no_acquisition(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_acquisition(tmp_path, columns=2, rows=1, field_shape=(16, 16), progress=interrupt)
     assert not (tmp_path / "positions.csv").exists()
+
+
+def test_interruption_does_not_wait_for_whole_fields(tmp_path, monkeypatch):
+    running, gate = [], threading.Event()
+
+    def slow_field(*arguments):
+        running.append(arguments)
+        gate.wait(10)
+        return np.zeros((16, 16), np.float32)
+
+    def interrupt(*_, **__):
+        gate.set()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(specimen, "specimen_field", slow_field)
+    monkeypatch.setattr(specimen, "wait", lambda *_, **__: interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        write_acquisition(tmp_path, columns=2, rows=1, field_shape=(16, 16))
+    assert len(running) <= 2 * 2  # at most the stain in hand, and one more begun before the interruption was known
 
 
 @pytest.mark.parametrize("bad", [{"columns": 0}, {"overlap": 1.0}, {"field_shape": (4, 16)}, {"pixel_size_um": 0}])
