@@ -17,6 +17,8 @@ def run() -> Result:
     """At 1:1 and at 0.7, in four channels."""
     figures = []
     with Bench(paper_slide()) as bench:
+        bench.settled_s()
+        bench.warm_up()
         for scale in (1.0, 0.7, 0.2):
             warm, floor = warm_pan(bench, scale)
             note = f"scale {scale:g}"

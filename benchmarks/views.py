@@ -45,6 +45,11 @@ class Bench:
         self.target = Target(self._framebuffer.name, size, top_row_first=True)
         self.size = size
 
+    def warm_up(self) -> None:
+        """What a window does once its first picture stands: have the driver compile what comes next."""
+        self.engine.warm_up(self.target)
+        self.GL.glFinish()
+
     def frame_s(self) -> float:
         """Seconds of one frame, until the driver is done."""
         start = time.perf_counter()

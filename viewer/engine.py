@@ -17,6 +17,7 @@ from rawmosaic.viewer import budgets
 from rawmosaic.viewer.camera import Camera
 from rawmosaic.viewer.channels import ChannelView, default_colors, percentile_limits
 from rawmosaic.viewer.loader import TileLoader
+from rawmosaic.viewer.motion import Motion
 from rawmosaic.viewer.plan import OVERLAP_MODES, FramePlan, Geometry, TileNumbers, View, outline_rows, plan_frame
 from rawmosaic.viewer.renderer import Renderer, Target
 from rawmosaic.viewer.tile_store import TileStore, is_software_driver, layers_for_view
@@ -26,9 +27,19 @@ UPLOAD_DEADLINE_S = 0.008
 """Time that one frame spends on uploads; what is left comes with the next."""
 
 
+STAND_IN_FROM_TILES = 48
+"""A view that misses more tiles than this is worth a coarse stand-in first: decoding that many takes about a frame."""
+
+STAND_IN_LAYERS = 2
+"""The stand-in is reduced by four more, so it has a sixteenth of the pixels."""
+
+
 @dataclass(frozen=True)
 class FrameReport:
-    """What one frame did: seconds in its parts, tiles by state (distinct tiles at the view's own layer)."""
+    """What one frame did: seconds in its parts, tiles by state (distinct tiles at the view's own layer), memory of the caches.
+
+    `bytes_decoded` counts what the loader's threads decoded since the last frame.
+    """
 
     plan_s: float = 0.0
     upload_s: float = 0.0
@@ -45,6 +56,12 @@ class FrameReport:
     quads: int = 0
     tiles_in_texture: int = 0
     tiles_in_ram: int = 0
+    bytes_decoded: int = 0
+    bytes_uploaded: int = 0
+    ram_bytes: int = 0
+    ram_budget_bytes: int = 0
+    vram_bytes: int = 0
+    vram_budget_bytes: int = 0
 
     @property
     def complete(self) -> bool:
@@ -79,7 +96,13 @@ class Engine:
         self.overlap, self.position_set, self.interpolation = "top", "stage", "auto"
         self.z = self.t = 0
         self.show_outlines = False
+        self.prefetches = True
         self.report = FrameReport()
+        self._motion = Motion()
+        self._last: _Shown | None = None
+        self._tiles_reported = 0
+        self._soon: list[int] = []
+        self._soon_for: View | None = None
         self._mosaic = _Source(slide)
         self._overview = _Source(slide.overview, self._mosaic.numbers.end) if slide.overview is not None else None
         tile_shape = slide.tiling.tile_shape
@@ -141,20 +164,85 @@ class Engine:
     # frames
 
     def frame(self, target: Target, upload_deadline_s: float = UPLOAD_DEADLINE_S) -> FrameReport:
-        """Draw what can be shown now and ask for what is missing; never waits for a tile."""
+        """Draw what can be shown now and ask for what is missing; never waits for a tile.
+
+        Until a new layer is complete the last one goes on being shown, if that is complete: zooming does not flicker. A view
+        of which much is missing asks for a coarse stand-in first; a complete one for its neighbourhood.
+        """
         view = self.view()
         started = time.perf_counter()
-        plan = self.plan(view)
+        self._motion.follow(view.camera)
+        plan = self._asked(view)
         planned = time.perf_counter()
         uploaded = len(self._upload(self._loader.ready(plan.fetch), planned + upload_deadline_s))
         if uploaded:
-            plan = self.plan(view)
+            plan = self._asked(view)
+        shown = self._steady(plan, view)
         prepared = time.perf_counter()
-        self._draw(plan, view, target)
-        self.report = FrameReport(
+        self._draw(shown, view, target)
+        self._last = _Shown(shown.level, shown.overview)
+        return self._reported(
+            plan,
             plan_s=planned - started,
             upload_s=prepared - planned,
             draw_s=time.perf_counter() - prepared,
+            uploaded=uploaded,
+            quads=sum(len(draw.rows) for draw in shown.draws),
+        )
+
+    def _asked(self, view: View) -> FramePlan:
+        """The plan of a moving view, with its stand-ins and its neighbourhood asked for as well."""
+        plan = self.plan(view)
+        if plan.tiles_missing > STAND_IN_FROM_TILES and plan.level + STAND_IN_LAYERS < len(self.slide.levels):
+            coarse = self._planned(view, plan.level + STAND_IN_LAYERS)
+            plan = replace(plan, fetch=tuple(dict.fromkeys((*coarse.fetch, *plan.fetch))))
+            self._loader.want(plan.fetch)
+        elif not plan.fetch and self.prefetches and self._is_elsewhere(view):
+            self._soon_for, self._soon = view, self._neighbourhood(view)
+            self._loader.want((), self._soon)
+        elif self._soon and not plan.fetch and self._loader.idle:
+            self._soon = []
+        return plan
+
+    def _is_elsewhere(self, view: View) -> bool:
+        """Whether the view has left what the neighbourhood was last made for: another look, or an eighth of the view away."""
+        if self._soon_for is None or replace(self._soon_for, camera=view.camera) != view:
+            return True
+        camera, before = view.camera, self._soon_for.camera
+        moved = abs(camera.x_um - before.x_um) / camera.size[0], abs(camera.y_um - before.y_um) / camera.size[1]
+        return camera.scale != before.scale or camera.size != before.size or max(moved) * camera.px_per_um > 1 / 8
+
+    def _steady(self, plan: FramePlan, view: View) -> FramePlan:
+        """The plan to draw: of the layer shown last, if that is complete and the new one is not."""
+        last = self._last
+        if not plan.tiles_missing or last is None or last.level == plan.level or last.overview != plan.overview:
+            return plan
+        before = self._planned(view, last.level)
+        return before if not before.tiles_missing and before.level == last.level else plan
+
+    def warm_up(self, target: Target) -> None:
+        """Have the driver compile what streaming and zooming will need; best when there is time, after the first picture."""
+        self._renderer.warm_up(len(self.view().channels), self.store.texture, target)
+
+    def _neighbourhood(self, view: View) -> list[int]:
+        """Tiles the view may need soon, at most a quarter of the tile cache: ahead, around, a layer up and down, z and t."""
+        ahead = replace(view, camera=self._motion.predicted(view.camera))
+        here = self._planned(view)
+        views = [(ahead, None), (ahead, here.level + 1), (replace(view, camera=view.camera.zoomed(2 * view.camera.scale)), None)]
+        for axis, size in (("z", self.slide.size_z), ("t", self.slide.size_t)):
+            at = getattr(view, axis)
+            views += [(replace(view, **{axis: at + step}), None) for step in (1, -1) if 0 <= at + step < size]
+        room, soon = self._tiles.capacity // 4, {}
+        for each, level in views:
+            if len(soon) >= room or (level or 0) >= len(self.slide.levels):
+                continue
+            soon.update(dict.fromkeys(self._planned(each, level).fetch))
+        return list(soon)[:room]
+
+    def _reported(self, plan: FramePlan, *, uploaded: int, **facts: float) -> FrameReport:
+        read = self._loader.tiles_read
+        nbytes = self._tiles.tile_nbytes
+        self.report = FrameReport(
             level=plan.level,
             overview=plan.overview,
             fields_in_view=plan.fields_in_view,
@@ -163,26 +251,41 @@ class Engine:
             tiles_failed=plan.tiles_failed,
             tiles_uploaded=uploaded,
             tiles_pending=self._loader.pending,
-            quads=sum(len(draw.rows) for draw in plan.draws),
             tiles_in_texture=len(self.store),
             tiles_in_ram=len(self._tiles),
+            bytes_decoded=(read - self._tiles_reported) * nbytes,
+            bytes_uploaded=uploaded * nbytes,
+            ram_bytes=self._tiles.nbytes,
+            ram_budget_bytes=self._tiles.capacity * nbytes,
+            vram_bytes=self.store.nbytes,
+            vram_budget_bytes=self.store.capacity * nbytes,
+            **facts,
         )
+        self._tiles_reported = read
         return self.report
 
     def settled_frame(self, target: Target, timeout_s: float = 600.0) -> FrameReport:
         """Draw once every visible tile is there (or known to be unreadable); GraphicsError after the time-out."""
         view = self.view()
+        self._soon = []
         end = time.monotonic() + timeout_s
-        while (plan := self.plan(view)).fetch:
+        full = False  # more in view than fits on any layer: what fits is shown
+        while (plan := self.plan(view)).fetch and not full:
             outstanding = list(plan.fetch)
-            while outstanding:
+            while outstanding and not full:
                 arrived = self._loader.wait_for(outstanding, 0.5)
                 uploaded = self._upload(arrived, float("inf"))
-                failed = self._loader.failed()
-                outstanding = [number for number in outstanding if number not in uploaded and number not in failed]
+                full = bool(arrived) and not uploaded
                 if time.monotonic() > end:
                     raise GraphicsError(f"the view is not complete after {timeout_s:g} s: {len(outstanding)} tiles are missing")
-        return self.frame(target)
+                if not arrived and self._loader.idle:
+                    break  # the rest could not be read: the next plan asks once more, or does without
+                outstanding = [number for number in outstanding if number not in uploaded]
+        started = time.perf_counter()
+        self._draw(plan, view, target)
+        self._last = _Shown(plan.level, plan.overview)
+        quads = sum(len(draw.rows) for draw in plan.draws)
+        return self._reported(plan, uploaded=0, draw_s=time.perf_counter() - started, quads=quads)
 
     def failures(self) -> list[str]:
         """One line for each tile that could not be read."""
@@ -194,6 +297,7 @@ class Engine:
 
     def forget(self) -> None:
         """Empty the tile cache and the texture cache, as if the slide had just been opened."""
+        self._soon, self._soon_for, self._last = [], None, None
         self._loader.want(())
         while not self._loader.idle:
             self._loader.wait(0.1)
@@ -215,7 +319,7 @@ class Engine:
         if self.store.make_room(plan.tiles_wanted):
             plan = self._planned(view)
         self.store.cache.begin_frame(plan.layers, plan.stand_ins)
-        self._loader.want(plan.fetch)
+        self._loader.want(plan.fetch, self._soon)
         return plan
 
     def locate(self, number: int) -> tuple[Slide, TileKey]:
@@ -234,7 +338,7 @@ class Engine:
             return False
         return view.camera.scale * self._overview.slide.header.pixel_size_um <= view.camera.pixel_size_um
 
-    def _planned(self, view: View) -> FramePlan:
+    def _planned(self, view: View, level: int | None = None) -> FramePlan:
         source = self._mosaic
         if overview := self._shows_overview(view):
             source = self._overview
@@ -247,7 +351,8 @@ class Engine:
             source.slide.acquired(view.z, view.t),
             self.store.cache.lookup,
             self.store.capacity,
-            self._loader.failed(),
+            self._loader.resting(),
+            level,
         )
         return replace(plan, overview=overview)
 
@@ -270,6 +375,14 @@ class Engine:
         if self.show_outlines:
             fields = self.geometry.in_view(view.camera, 0)
             self._renderer.draw_outlines(outline_rows(view.camera, self.geometry, fields), plan, target)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Which layer a frame showed, of the fields or of the overview."""
+
+    level: int
+    overview: bool
 
 
 class _Source:

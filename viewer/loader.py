@@ -1,7 +1,8 @@
 """Worker threads that decode wanted tiles into the tile cache.
 
-The GL thread says what it wants, most urgent first, with every frame; that list replaces the last one, so whatever left
-the view is no longer asked for. Workers take from its front. They never touch GL; the GL thread never touches a file.
+The GL thread says with every frame what it wants, most urgent first, and what it may want soon; that list replaces the last one,
+so whatever left the view is no longer asked for. Workers take from its front. They never touch GL; the GL thread never touches a
+file. README.md tells the states of a tile and the tiers of a request.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class TileLoader:
         self._changed = threading.Condition()
         self._queue: deque[int] = deque()
         self._wanted: set[int] = set()
+        self._asked_for: set[int] = set()
         self._in_flight: set[int] = set()
         self._failures: dict[int, Failure] = {}
         self._closed = False
@@ -62,14 +64,19 @@ class TileLoader:
         for thread in self._threads:
             thread.start()
 
-    def want(self, keys: Iterable[int]) -> None:
-        """Replace what is wanted: these tiles, most urgent first. Tiles already here or on the way are not read again."""
+    def want(self, keys: Iterable[int], soon: Iterable[int] = ()) -> None:
+        """Replace what is asked for: tiles for the view, most urgent first, then those it may need soon.
+
+        Tiles already here or on the way are not read again. Those for the view keep their memory until `release`; those for
+        later are the first to lose it.
+        """
         now = time.monotonic()
         keys = list(keys)
+        everything = [*keys, *soon]
         with self._changed:
-            self._wanted = set(keys)
+            self._wanted, self._asked_for = set(keys), set(everything)
             self._queue = deque(
-                key for key in keys if key not in self._cache and key not in self._in_flight and self._may_try(key, now)
+                key for key in everything if key not in self._cache and key not in self._in_flight and self._may_try(key, now)
             )
             self._changed.notify_all()
 
@@ -115,14 +122,22 @@ class TileLoader:
     def failed(self) -> dict[int, Failure]:
         """Tiles that could not be read; a copy."""
         with self._changed:
-            return dict(self._failures)
+            return dict(self._failures) if self._failures else {}
+
+    def resting(self) -> set[int]:
+        """Tiles that could not be read and are not to be tried again yet."""
+        if not self._failures:
+            return set()
+        now = time.monotonic()
+        with self._changed:
+            return {key for key, failure in self._failures.items() if now < failure.retry_at}
 
     def close(self) -> None:
         """Stop and join the threads; closing twice is harmless."""
         with self._changed:
             self._closed = True
             self._queue.clear()
-            self._wanted = set()
+            self._wanted, self._asked_for = set(), set()
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
@@ -135,7 +150,7 @@ class TileLoader:
         while (batch := self._take()) is not None:
             arrived, failed, dropped = [], [], []
             for key, tile in batch:
-                if key not in self._wanted:  # it left the view while those before it were read
+                if key not in self._asked_for:  # it left the view while those before it were read
                     dropped.append((key, tile))
                     continue
                 try:
@@ -183,7 +198,7 @@ class TileLoader:
             for key, tile in dropped:
                 self._cache.give_back(tile)
                 self._in_flight.discard(key)
-                if key in self._wanted:  # it came back into view, and was taken for being on the way
+                if key in self._asked_for:  # it came back into view, and was taken for being on the way
                     self._queue.appendleft(key)
             self.tiles_read += len(arrived)
             self._changed.notify_all()

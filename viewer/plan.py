@@ -161,6 +161,7 @@ def plan_frame(
     lookup: Callable[[np.ndarray], np.ndarray],
     capacity: int,
     failed: Container[int] = frozenset(),
+    level: int | None = None,
 ) -> FramePlan:
     """Plan one frame.
 
@@ -174,10 +175,12 @@ def plan_frame(
         Tiles the texture cache holds; a view that needs more is planned on a coarser layer.
     failed
         Tile numbers that cannot be read: their place is taken by a coarser layer.
+    level
+        The layer to draw, if not the one that the scale asks for.
     """
     camera = view.camera
     groups = _channel_groups(view, geometry, acquired)
-    level = choose_level(camera.scale, tiling.factors)
+    level = choose_level(camera.scale, tiling.factors) if level is None else level
     while True:
         batches = [_tiles_in_view(view, geometry, tiling, level, *group) for group in groups]
         wanted = [

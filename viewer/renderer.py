@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rawmosaic.viewer.camera import Camera
 from rawmosaic.viewer.channels import ChannelView, mixer_matrix, status_matrix
 from rawmosaic.viewer.gl.api import GL
 from rawmosaic.viewer.gl.objects import Framebuffer, Sampler, TableTexture, TileTexture, VertexArray
 from rawmosaic.viewer.gl.program import Program
-from rawmosaic.viewer.plan import Draw, FramePlan, View, runs_along_pixels
+from rawmosaic.viewer.plan import MOST_CHANNELS_AT_ONCE, ROWS_BEFORE_CHANNELS, Draw, FramePlan, View, runs_along_pixels
 
 OUTLINE_COLOR = (0.35, 0.35, 0.35)
 _EDGE_MARGIN = 1.0 / 16
@@ -82,6 +83,24 @@ class Renderer:
         """Outlines of any fields over what is drawn already; rows as `FramePlan.outlines`."""
         self._vertex_array.bind()
         self._draw_outlines(rows, plan, target)
+
+    def warm_up(self, channels: int, tiles: TileTexture, target: Target) -> None:
+        """Draw nothing with every program that views of so many channels use: drivers compile on the first draw."""
+        if not 0 < channels <= MOST_CHANNELS_AT_ONCE:
+            return
+        empty = np.empty(0)
+        plan = FramePlan(0, (), True, np.eye(2), (), empty, empty, empty)
+        camera = Camera(0.0, 0.0, 1.0, target.size)
+        looks = [ChannelView("", (0.0, 1.0), "#000000")] * channels
+        rows = np.zeros((1, ROWS_BEFORE_CHANNELS + channels, 4), np.float32)
+        self._vertex_array.bind()
+        tiles.bind(_TILES_UNIT)
+        target.bind()
+        for smooth in (False, True):
+            view = View(camera, tuple(range(channels)), smooth=smooth)
+            joints = np.zeros((int(smooth), ROWS_BEFORE_CHANNELS + 1 + 4 * channels, 4), np.float32)
+            for mixed in (False, True):
+                self._draw_direct(Draw(view.channels, rows, joints, mixed), plan, view, looks, tiles, target)
 
     def close(self) -> None:
         """Delete everything; closing twice is harmless."""

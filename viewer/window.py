@@ -9,6 +9,9 @@ from rawmosaic.storage.slide import Slide
 from rawmosaic.viewer.gl.glfw_window import create_window
 
 DEFAULT_SIZE = (1280, 800)
+IDLE_S = 0.5
+"""A window with nothing to do looks again after this time: tiles that could not be read are tried again."""
+
 _NAMED_KEYS = {
     glfw.KEY_LEFT: "left",
     glfw.KEY_RIGHT: "right",
@@ -48,7 +51,9 @@ class MosaicWindow:
             self.close()
             raise
         self._dirty = True
+        self._warm = False
         self._dragging: str | None = None
+        self._handled_key = False
         self._cursor = (0.0, 0.0)
         self._windowed: tuple[int, int, int, int] | None = None
         self._connect()
@@ -65,11 +70,12 @@ class MosaicWindow:
 
     def step(self) -> None:
         """Handle events, waiting for one if the picture is complete and nothing changed; draw if needed."""
-        if self._dirty or self._engine.report.tiles_uploaded:
+        if self._needs_frame():
             glfw.poll_events()
         else:
-            glfw.wait_events_timeout(0.5)
-        if self._needs_frame():
+            self._warm_up()
+            glfw.wait_events_timeout(IDLE_S)
+        if self._needs_frame() or self._engine.report.tiles_failed:
             self._draw()
 
     def screenshot(self) -> np.ndarray:
@@ -103,11 +109,20 @@ class MosaicWindow:
         report = self._engine.report
         return self._dirty or not report.complete or report.tiles_uploaded > 0
 
-    def _draw(self, swap: bool = True) -> None:
+    def _warm_up(self) -> None:
+        """Once, when the first picture stands."""
+        if not self._warm:
+            self._warm = True
+            self._engine.warm_up(self._target())
+
+    def _target(self):
         from rawmosaic.viewer.renderer import Target
 
+        return Target(0, self._engine.size, top_row_first=False)
+
+    def _draw(self, swap: bool = True) -> None:
         self._dirty = False
-        self._engine.frame(Target(0, self._engine.size, top_row_first=False))
+        self._engine.frame(self._target())
         if swap:
             glfw.swap_buffers(self._window)
             glfw.set_window_title(self._window, _title(self.slide, self._engine))
@@ -154,11 +169,13 @@ class MosaicWindow:
         self._dragging = "contrast" if contrast else "pan"
 
     def _on_key(self, window, key: int, _scancode: int, action: int, mods: int) -> None:
+        self._handled_key = False
         if action == glfw.RELEASE:
             return
         name = _NAMED_KEYS.get(key)
         if mods & glfw.MOD_SHIFT and key in _SHIFTED_DIGITS:
             name = f"shift+{_SHIFTED_DIGITS[key]}"
+        self._handled_key = name is not None
         if name == "escape":
             glfw.set_window_should_close(window, True)
         elif name == "f11":
@@ -167,7 +184,9 @@ class MosaicWindow:
             self._changed(self._controls.key(name))
 
     def _on_char(self, window, codepoint: int) -> None:
-        """Characters, as the keyboard's own layout gives them."""
+        """Characters, as the keyboard's own layout gives them; a key of the number pad is both, and acts once."""
+        if self._handled_key:
+            return
         character = chr(codepoint)
         if character in ("q", "Q"):
             glfw.set_window_should_close(window, True)
