@@ -127,6 +127,12 @@ def acquisition_options(function: Callable) -> Callable:
     return function
 
 
+def budget_options(function: Callable) -> Callable:
+    """Add --ram and --vram, as ``ram`` and ``vram``: texts that the viewer reads and, if they make no sense, refuses."""
+    vram = click.option("--vram", metavar="SIZE", help="Budget of the texture cache, such as 512M; else RAWMOSAIC_VRAM.")
+    return click.option("--ram", metavar="SIZE", help="Budget of the tile cache, such as 2G; else RAWMOSAIC_RAM.")(vram(function))
+
+
 def opening_options(location: str, told: Mapping[str, Any]) -> dict[str, Any]:
     """The options to open a location with: those that were told. Raises UsageError where they would be ignored."""
     from rawmosaic.storage.opening import is_virtual_slide

@@ -14,6 +14,7 @@ from rawmosaic.cli.options import (
     Numbers,
     Size,
     acquisition_options,
+    budget_options,
     numbers,
     opening_options,
     positive_number,
@@ -71,6 +72,7 @@ Examples:
     "--interpolation", type=click.Choice(["nearest", "smooth"]), help="Else nearest when magnified, smooth when reduced."
 )
 @acquisition_options
+@budget_options
 def command(
     location: str,
     output: str,
@@ -86,6 +88,8 @@ def command(
     z: int,
     t: int,
     interpolation: str | None,
+    ram: str | None,
+    vram: str | None,
     **acquisition: Any,
 ) -> int:
     """Draw the slide or raw acquisition at LOCATION into a PNG: the picture the window would show, complete.
@@ -110,7 +114,7 @@ def command(
 
         from rawmosaic.viewer import OffscreenViewer
 
-        with OffscreenViewer(slide, size=size) as viewer:
+        with OffscreenViewer(slide, size=size, ram_bytes=ram, vram_bytes=vram) as viewer:
             for number_, channel in enumerate(viewer.channels):
                 channel.visible = number_ in shown
             for look, number_, value in looks:

@@ -6,20 +6,22 @@ from typing import Any
 
 import click
 
-from rawmosaic.cli.options import LOCATION, Command, acquisition_options, opening_options
+from rawmosaic.cli.options import LOCATION, Command, acquisition_options, budget_options, opening_options
 
 EXAMPLES = """\b
 Examples:
   rawmosaic view slide.h5
   rawmosaic view acquisition/
   rawmosaic view TileConfiguration.txt --pixel-size-um 2.583
+  rawmosaic view slide.h5 --ram 2G --vram 512M
 """
 
 
 @click.command("view", cls=Command, epilog=EXAMPLES)
 @LOCATION
 @acquisition_options
-def command(location: str, **acquisition: Any) -> None:
+@budget_options
+def command(location: str, ram: str | None, vram: str | None, **acquisition: Any) -> None:
     """Look at the slide or raw acquisition at LOCATION in a window.
 
     Drag to move, turn the wheel to zoom, press ? for all keys. A raw acquisition is shown in place: its zoom layers are made in
@@ -31,4 +33,4 @@ def command(location: str, **acquisition: Any) -> None:
     with open_slide(location, **options) as slide:
         from rawmosaic.viewer.window import view
 
-        view(slide)
+        view(slide, ram_bytes=ram, vram_bytes=vram)

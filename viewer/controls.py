@@ -31,6 +31,7 @@ KEYS = {
     "p": "next position set",
     "g": "field outlines",
     "i": "interpolation: automatic, nearest, smooth",
+    "\\": "statistics",
     "F11": "full screen",
     "?": "these keys, on the terminal",
     "q, Esc": "close",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import glfw
 import numpy as np
 
@@ -38,7 +40,7 @@ class MosaicWindow:
 
     def __init__(self, slide: Slide, size: tuple[int, int] = DEFAULT_SIZE, *, visible: bool = True, **budgets):
         self.slide = slide
-        self._engine = None
+        self._engine = self._panel = None
         self._window = create_window(_title(slide), size, visible=visible)
         try:
             glfw.swap_interval(1)
@@ -46,7 +48,10 @@ class MosaicWindow:
             from rawmosaic.viewer.engine import Engine
 
             self._engine = Engine(slide, self._framebuffer_size(), on_arrival=glfw.post_empty_event, **budgets)
+            from rawmosaic.viewer.statistics import Statistics
+
             self._controls = Controls(self._engine)
+            self._statistics = Statistics()
         except BaseException:
             self.close()
             raise
@@ -94,8 +99,9 @@ class MosaicWindow:
         if self._window is None:
             return
         glfw.make_context_current(self._window)
-        if self._engine is not None:
-            self._engine.close()
+        for owned in (self._panel, self._engine):
+            if owned is not None:
+                owned.close()
         glfw.destroy_window(self._window)
         self._window = None
 
@@ -122,7 +128,11 @@ class MosaicWindow:
 
     def _draw(self, swap: bool = True) -> None:
         self._dirty = False
-        self._engine.frame(self._target())
+        started = time.perf_counter()
+        report = self._engine.frame(self._target())
+        self._statistics.add(report, time.perf_counter() - started)
+        if self._panel is not None:
+            self._panel.draw(self._statistics.lines(), self._target())
         if swap:
             glfw.swap_buffers(self._window)
             glfw.set_window_title(self._window, _title(self.slide, self._engine))
@@ -192,10 +202,22 @@ class MosaicWindow:
             glfw.set_window_should_close(window, True)
         elif character == "?":
             _print_keys()
+        elif character == "\\":
+            self._toggle_statistics()
         elif character in ("R", "C"):
             self._changed(self._controls.key(f"shift+{character.lower()}"))
         else:
             self._changed(self._controls.key(character.lower()))
+
+    def _toggle_statistics(self) -> None:
+        from rawmosaic.viewer.statistics import TextPanel
+
+        if self._panel is None:
+            self._panel = TextPanel()
+        else:
+            self._panel.close()
+            self._panel = None
+        self._changed(True)
 
     def _toggle_full_screen(self) -> None:
         window = self._window
