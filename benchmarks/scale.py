@@ -15,19 +15,23 @@ from benchmarks.memory import peak_memory_mb
 
 QUESTION = __doc__
 SIZES = (400, 2193, 10000, 100000)
+REPEAT = 3
 OPENINGS = 7
 JUMPS = 24
 UNITS = {"open": "ms", "open to first frame of the whole slide": "ms", "jump": "ms", "warm pan": "ms", "memory": "MB"}
 
 
 def run() -> Result:
-    """Each size in a process of its own; the ratio is that to 400 fields."""
-    measured = {}
-    for n_fields in SIZES:
-        path = large_slide(n_fields)
-        say(f"scale: {n_fields} fields")
-        command = [sys.executable, "-m", "benchmarks.scale", str(path)]
-        measured[n_fields] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    """Each size in processes of its own; the ratio is that to 400 fields."""
+    paths = {n_fields: large_slide(n_fields) for n_fields in SIZES}
+    measured: dict[int, dict[str, float]] = {}
+    for _ in range(REPEAT):  # in turn: what else the machine does then meets all sizes, and the quieter run counts
+        for n_fields, path in paths.items():
+            say(f"scale: {n_fields} fields")
+            command = [sys.executable, "-m", "benchmarks.scale", str(path)]
+            now = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            before = measured.get(n_fields, now)
+            measured[n_fields] = {name: min(value, before[name]) for name, value in now.items()}
     figures = []
     for what, unit in UNITS.items():
         least = measured[SIZES[0]][what]

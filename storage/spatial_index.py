@@ -7,7 +7,7 @@ import threading
 import numpy as np
 
 LINEAR_LIMIT = 4096
-"""Up to this many fields comparing all of them is as fast as a tree. Beyond, the tree is built in the background by the first query
+"""Up to this many fields comparing all is as fast as a tree. Beyond, the tree is built in the background by the first query
 that needs one, and all are compared until it is there."""
 
 
