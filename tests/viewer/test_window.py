@@ -331,6 +331,14 @@ def test_question_mark_prints_the_keys(hands: Hands, capsys: pytest.CaptureFixtu
     assert all(key in printed and what in printed for key, what in KEYS.items())
 
 
+def test_backslash_shows_and_hides_the_statistics(window, hands: Hands):
+    before = window.screenshot()
+    hands.key("backslash")
+    assert (window.screenshot() != before).any()
+    hands.key("backslash")
+    np.testing.assert_array_equal(window.screenshot(), before)
+
+
 def test_f11_is_the_full_screen_and_back(window, hands: Hands):
     hands.key("F11")
     until(window, lambda: window.engine.size == SCREEN)
