@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.data import FIELD_SHAPE, PIXEL_SIZE_UM, grid_fields, specimen_planes
+from benchmarks.data import PIXEL_SIZE_UM, grid_fields, specimen_planes
 from benchmarks.harness import CACHE, Figure, Result
 from rawmosaic.storage import SlideWriter, codec
 from rawmosaic.storage.hdf5 import format as fmt
@@ -58,9 +58,10 @@ def run() -> Result:
 def written_s(specimen: list[np.ndarray], grid: tuple[int, int]) -> tuple[float, int]:
     """(seconds until the slide is closed and synced, bytes of its file)."""
     path = CACHE / "write.h5"
-    fields = grid_fields(*grid)
+    shape = specimen[0].shape[1:]
+    fields = grid_fields(*grid, shape)
     start = time.perf_counter()
-    with SlideWriter(path, field_shape=FIELD_SHAPE, channels=STAINS, pixel_size_um=PIXEL_SIZE_UM, fields=fields) as writer:
+    with SlideWriter(path, field_shape=shape, channels=STAINS, pixel_size_um=PIXEL_SIZE_UM, fields=fields) as writer:
         for field in range(len(fields)):
             for channel, plane in enumerate(specimen[field % len(specimen)]):
                 writer.write_plane(plane, channel, field=field)
@@ -73,7 +74,7 @@ def written_s(specimen: list[np.ndarray], grid: tuple[int, int]) -> tuple[float,
 def bare_s(specimen: list[np.ndarray], grid: tuple[int, int], threads: int) -> tuple[float, float, int]:
     """(seconds to compress all tiles, seconds to write and sync them, bytes), tiles of all zoom layers cut beforehand."""
     n_fields = grid[0] * grid[1]
-    tiling = Tiling.of(FIELD_SHAPE)
+    tiling = Tiling.of(specimen[0].shape[1:])
     cut = [list(_tiles(plane, tiling)) for planes in specimen for plane in planes]
     per_field = len(STAINS)
     work = [cut[(field % len(specimen)) * per_field + channel] for field in range(n_fields) for channel in range(per_field)]
