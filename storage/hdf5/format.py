@@ -32,6 +32,9 @@ INDEX_DTYPE = np.dtype("<u8")
 INDEX_ROW_NBYTES = 2 * INDEX_DTYPE.itemsize
 """One row per chunk: (offset in the file, bytes); (0, 0) where nothing was written."""
 
+LONGEST_SIDE_PX = 1 << 20
+"""No field is wider or higher: a reader refuses what a damaged attribute says beyond."""
+
 BLOSC_FILTER = 32001
 CODECS = {"lz4": ("lz4", 5), "zstd": ("zstd", 3)}
 """Codec name → (Blosc compressor, level); both with bit-shuffle."""

@@ -21,7 +21,6 @@ from rawmosaic.storage.slide import FIELD_DTYPE, PositionSet, Slide
 
 _INDEX_BLOCK_ROWS = 256
 _INDEX_BLOCKS_KEPT = 4096
-_LONGEST_SIDE_PX = 1 << 20
 
 
 class Hdf5Slide(Slide):
@@ -199,6 +198,11 @@ class Hdf5Slide(Slide):
             offsets = placement.plane_offsets_um
             if placement.positions_um.shape != (len(fields), 2) or (offsets is not None and offsets.shape != (len(fields), c, 2)):
                 raise ValueError(f"position set {name} has the wrong shape")
+            tables = (placement.positions_um, placement.matrix_um, self.offsets_um, 0.0 if offsets is None else offsets)
+            if not all(np.isfinite(table).all() for table in tables):
+                raise ValueError(f"position set {name} holds what is no number")
+            if not abs(np.linalg.det(placement.matrix_um)) > 0:
+                raise ValueError(f"position set {name} gives pixels no size (pixel size {self.header.pixel_size_um} µm)")
         if self._root[fmt.ACQUIRED].shape[1:] != (c, self.size_z, self.size_t):
             raise ValueError("the table of acquired planes has the wrong shape")
         for level, dataset in self._datasets.items():
@@ -311,8 +315,8 @@ def _sensible(attributes: h5py.AttributeManager) -> bool:
     """Whether the shapes that everything else is computed from can be true."""
     factors = np.atleast_1d(attributes["levels"])
     shapes = [np.atleast_1d(attributes[name]) for name in ("field_shape", "tile_shape")]
-    return all(shape.shape == (2,) and 0 < shape.min() <= shape.max() <= _LONGEST_SIDE_PX for shape in shapes) and bool(
-        factors[0] == 1 and (np.diff(factors.astype(np.int64)) > 0).all() and factors[-1] <= _LONGEST_SIDE_PX
+    return all(shape.shape == (2,) and 0 < shape.min() <= shape.max() <= fmt.LONGEST_SIDE_PX for shape in shapes) and bool(
+        factors[0] == 1 and (np.diff(factors.astype(np.int64)) > 0).all() and factors[-1] <= fmt.LONGEST_SIDE_PX
     )
 
 

@@ -65,7 +65,8 @@ class SlideWriter:
     store_full_resolution
         False keeps zoom layers and histograms only, for an acquisition that is viewed in place.
 
-    Raises WriteError where the file cannot be written, AcquisitionError for planes that contradict each other.
+    Raises WriteError where the file cannot be written, AcquisitionError for facts that no slide can have and for planes that
+    contradict each other.
     """
 
     def __init__(
@@ -94,6 +95,8 @@ class SlideWriter:
         self.header = header or Header(name=self.path.stem, pixel_size_um=float(pixel_size_um))
         self.size_z, self.size_t = size_z, size_t
         self.scenes = list(scenes)
+        _check_facts(self.path, self.channels, self.header, tuple(field_shape), (size_z, size_t))
+        _check_positions(self.path, fields, position_sets or {})
         self.tiling = Tiling.of(tuple(int(size) for size in field_shape), tile_shape=tile_shape)
         self._codec = fmt.CODECS[codec]
         self._levels = range(0 if store_full_resolution else 1, len(self.tiling.levels))
@@ -167,6 +170,9 @@ class SlideWriter:
         for what, value, size in (("channel", channel, len(self.channels)), ("z", z, self.size_z), ("t", t, self.size_t)):
             if not 0 <= value < size:
                 raise OutOfRangeError(what, value, f"the slide has {what} 0 to {size - 1}", location=self.path)
+        for what, value in (("x_um", x_um), ("y_um", y_um)):
+            if value is not None and not math.isfinite(value):
+                raise AcquisitionError(f"{what} is {value}; a field's position is finite µm", location=self.path)
         with self._table_lock:
             number = self._field_number(field, row, column, scene, x_um, y_um)
             self._note_field(number, image.shape, row, column, x_um, y_um, z_um, scene, channel)
@@ -518,6 +524,34 @@ def _add_table(file: h5py.File, name: str, data: np.ndarray) -> h5py.Dataset:
         return file.create_dataset(name, data=data)
     chunks = (max(1, min(len(data), _TABLE_NBYTES * len(data) // data.nbytes)), *data.shape[1:])
     return file.create_dataset(name, data=data, chunks=chunks, fletcher32=True)
+
+
+def _check_facts(
+    path: Path, channels: Sequence[Channel], header: Header, field_shape: tuple[int, ...], sizes: tuple[int, int]
+) -> None:
+    """Raise AcquisitionError for what would make a file that no reader opens, or that nothing can be seen of."""
+    if not channels:
+        raise AcquisitionError("a slide has at least one channel", location=path)
+    if len(field_shape) != 2 or not all(1 <= side <= fmt.LONGEST_SIDE_PX for side in field_shape):
+        raise AcquisitionError(
+            f"field_shape is {field_shape}; give (height, width), each 1 to {fmt.LONGEST_SIDE_PX} pixels", location=path
+        )
+    if min(sizes) < 1:
+        raise AcquisitionError(f"size_z is {sizes[0]} and size_t {sizes[1]}; each is at least 1", location=path)
+    if not (math.isfinite(header.pixel_size_um) and header.pixel_size_um > 0):
+        raise AcquisitionError(f"pixel_size_um is {header.pixel_size_um}; give a positive number of µm", location=path)
+
+
+def _check_positions(path: Path, fields: np.ndarray | None, position_sets: Mapping[str, PositionSet]) -> None:
+    """Raise AcquisitionError for the first field that lies nowhere."""
+    tables = {name: chosen.positions_um for name, chosen in position_sets.items()}
+    if fields is not None:
+        tables["stage"] = np.stack([fields["x_um"], fields["y_um"]], axis=-1)
+    for name, table in tables.items():
+        nowhere = np.flatnonzero(~np.isfinite(table).all(axis=-1))
+        if len(nowhere):
+            place = tuple(table[nowhere[0]].tolist())
+            raise AcquisitionError(f"field {nowhere[0]} lies at {place} in position set {name}; give finite µm", location=path)
 
 
 def _checked_image(image: np.ndarray, field_shape: tuple[int, int]) -> np.ndarray:

@@ -280,6 +280,10 @@ def test_missing_table_is_a_damage(path: Path, name: str):
         ("size_z", -1),
         ("size_z", 1000),
         ("orientation", np.zeros((3, 3))),
+        ("orientation", np.zeros((2, 2))),
+        ("orientation", np.full((2, 2), np.nan)),
+        ("header", '{"name": "s", "pixel_size_um": 0}'),
+        ("header", '{"name": "s", "pixel_size_um": NaN}'),
     ],
     ids=lambda value: str(value).replace("\n", "")[:24],
 )

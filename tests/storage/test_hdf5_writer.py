@@ -14,6 +14,7 @@ import pytest
 from rawmosaic.storage import Channel, Header, SlideError, SlideWriter, open_slide
 from rawmosaic.storage.errors import AcquisitionError, OutOfRangeError, PlaneMissingError, WriteError
 from rawmosaic.storage.hdf5.reader import Hdf5Slide
+from rawmosaic.storage.slide import PositionSet
 from rawmosaic.storage.testing import SyntheticSlide, hashed_plane, write_slide
 
 SHAPE = (40, 56)
@@ -218,6 +219,38 @@ def test_unfit_image_is_refused(tmp_path: Path, image: np.ndarray):
     with SlideWriter(tmp_path / "slide.h5", field_shape=SHAPE, channels=["a"]) as writer:
         with pytest.raises(AcquisitionError, match=r"uint16|field_shape"):
             writer.write_plane(image, channel=0, x_um=0, y_um=0)
+        writer.write_plane(plane(0), channel=0, x_um=0, y_um=0)
+    with Hdf5Slide(tmp_path / "slide.h5") as slide:
+        assert slide.n_fields == 1
+
+
+@pytest.mark.parametrize(
+    ("facts", "what"),
+    [
+        ({"channels": []}, "at least one channel"),
+        ({"field_shape": (0, 4)}, "field_shape"),
+        ({"field_shape": (4, -1)}, "field_shape"),
+        ({"field_shape": (1 << 21, 4)}, "1048576"),
+        ({"field_shape": (4,)}, "field_shape"),
+        ({"size_z": 0}, "size_z is 0"),
+        ({"size_t": -1}, "size_t -1"),
+        ({"pixel_size_um": 0}, "pixel_size_um is 0"),
+        ({"pixel_size_um": float("nan")}, "pixel_size_um is nan"),
+        ({"position_sets": {"mended": PositionSet(np.array([[0, 0], [np.inf, 0]]))}}, "field 1 .*mended"),
+    ],
+    ids=str,
+)
+def test_facts_that_no_slide_can_have_are_refused(tmp_path: Path, facts: dict, what: str):
+    with pytest.raises(AcquisitionError, match=what):
+        SlideWriter(tmp_path / "slide.h5", **{"field_shape": SHAPE, "channels": ["a"], **facts})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("place", [{"x_um": float("nan"), "y_um": 0}, {"x_um": 0, "y_um": float("-inf")}], ids=str)
+def test_field_that_lies_nowhere_is_refused(tmp_path: Path, place: dict):
+    with SlideWriter(tmp_path / "slide.h5", field_shape=SHAPE, channels=["a"]) as writer:
+        with pytest.raises(AcquisitionError, match="finite"):
+            writer.write_plane(plane(0), channel=0, **place)
         writer.write_plane(plane(0), channel=0, x_um=0, y_um=0)
     with Hdf5Slide(tmp_path / "slide.h5") as slide:
         assert slide.n_fields == 1
