@@ -48,7 +48,7 @@ class Bench:
     def warm_up(self) -> None:
         """What a window does once its first picture stands: have the driver compile what comes next."""
         self.engine.warm_up(self.target)
-        self.GL.glFinish()
+        self.settled_s()
 
     def frame_s(self) -> float:
         """Seconds of one frame, until the driver is done."""

@@ -221,7 +221,13 @@ class Engine:
         return before if not before.tiles_missing and before.level == last.level else plan
 
     def warm_up(self, target: Target) -> None:
-        """Have the driver compile what streaming and zooming will need; best when there is time, after the first picture."""
+        """Have the driver prepare what streaming and zooming will need; best when there is time, after the first picture.
+
+        Layers half filled with field can ask for twice the tiles that the densest full ones do.
+        """
+        view = layers_for_view(self.size, self.slide.tiling.tile_shape, len(self.slide.channels))
+        if self.store.make_room(2 * view):
+            self._soon_for = None
         self._renderer.warm_up(len(self.view().channels), self.store.texture, target)
 
     def _neighbourhood(self, view: View) -> list[int]:

@@ -308,7 +308,7 @@ def _tiles_in_view(
     p_centre = _p_at_screen_centre(camera, geometry, centres, fields)
     w_centre = (centres - (camera.x_um, camera.y_um)) * camera.px_per_um
     p_size = geometry.p_sizes[fields]
-    screen_to_image = np.linalg.inv(geometry.placement.matrix_um) / camera.px_per_um
+    screen_to_image = geometry.from_um / camera.px_per_um
     p_reach = np.abs(screen_to_image) @ (0.5 * np.array(camera.size, np.float64))
     if view.smooth:  # the filter looks half a layer pixel further
         p_reach = p_reach + 0.5 * cut.factor

@@ -43,7 +43,7 @@ class TileStore:
             return False
         tile_shape = self.texture.tile_shape
         self.texture.close()
-        self.texture = self._allocate(tile_shape, min(self.capacity, 2 * tiles))
+        self.texture = self._allocate(tile_shape, min(self.capacity, tiles + tiles // 2))
         self.cache = TextureCache(self.texture.layers)
         return True
 

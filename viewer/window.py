@@ -120,6 +120,7 @@ class MosaicWindow:
         if not self._warm:
             self._warm = True
             self._engine.warm_up(self._target())
+            self._changed(True)
 
     def _target(self):
         from rawmosaic.viewer.renderer import Target
