@@ -19,6 +19,7 @@ demo: setup
 	$(VENV)/bin/rawmosaic demo --fields $(FIELDS) $(DEMO)
 
 test: lint
+	@./tools/setup.sh tests
 	$(VENV)/bin/python -m pytest $(TESTS)
 
 lint: setup

@@ -101,6 +101,8 @@ def _open_files() -> Counter[str]:
             continue
         if MESA_CACHE in target:  # Mesa's own thread writes compiled shaders some time later
             continue
+        if target.endswith((".py", ".pyc")) or ".pyc." in target:  # another thread is importing
+            continue
         if target.startswith("socket:") or (target.startswith("/") and not target.startswith(NOT_OURS)):
             found[target] += 1
     return found

@@ -4,13 +4,18 @@
 #   PYTHON   the interpreter to use (default: the newest of python3.14 … python3.11, python3)
 #   VENV     where the virtual environment lies (default: .venv)
 #
+#   tools/setup.sh tests   also what the window tests need: a display that nobody sees. They are skipped without it.
+#
 # System packages are installed only by root and only through apt-get; otherwise the exact line to type is printed.
 set -eu
 cd "$(dirname "$0")/.."
 VENV=${VENV:-.venv}
 STAMP=$VENV/.ready
 
+DISPLAY_TRIED=$VENV/.display-tried
+
 EGL_PACKAGES="libegl1 libgl1 libopengl0 libegl-mesa0 libgl1-mesa-dri"
+DISPLAY_PACKAGES="xvfb xdotool"
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
@@ -83,6 +88,18 @@ check_opengl() {
     exit 1
 }
 
+# Never fails: without these the window tests are skipped, and say so.
+prepare_display() {
+    [ "$(uname -s)" = Linux ] || return 0
+    command -v Xvfb >/dev/null 2>&1 && command -v xdotool >/dev/null 2>&1 && return 0
+    if is_root_with_apt && [ ! -e "$DISPLAY_TRIED" ]; then # once: a machine without network would wait for it every time
+        touch "$DISPLAY_TRIED"
+        # shellcheck disable=SC2086  # a list of packages
+        apt_install $DISPLAY_PACKAGES && return 0
+    fi
+    say "window tests will be skipped; to run them: sudo apt-get install $DISPLAY_PACKAGES"
+}
+
 if [ ! -x "$VENV/bin/python" ] || ! is_new_enough "$VENV/bin/python"; then
     make_environment
 fi
@@ -90,4 +107,7 @@ if [ ! -e "$STAMP" ] || [ setup.cfg -nt "$STAMP" ] || [ pyproject.toml -nt "$STA
     install_packages
     check_opengl
     touch "$STAMP"
+fi
+if [ "${1:-}" = tests ]; then
+    prepare_display
 fi
