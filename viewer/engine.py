@@ -101,6 +101,7 @@ class Engine:
         self._motion = Motion()
         self._last: _Shown | None = None
         self._tiles_reported = 0
+        self._given_up: set[int] = set()
         self._soon: list[int] = []
         self._soon_for: View | None = None
         self._mosaic = _Source(slide)
@@ -276,6 +277,7 @@ class Engine:
         self._soon = []
         end = time.monotonic() + timeout_s
         full = False  # more in view than fits on any layer: what fits is shown
+        self._given_up = set()
         while (plan := self.plan(view)).fetch and not full:
             outstanding = list(plan.fetch)
             while outstanding and not full:
@@ -287,6 +289,8 @@ class Engine:
                 if not arrived and self._loader.idle:
                     break  # the rest could not be read: the next plan asks once more, or does without
                 outstanding = [number for number in outstanding if number not in uploaded]
+            self._given_up |= self._loader.resting()  # one try for each; else slow failures would be tried in turns for ever
+        self._given_up = set()
         started = time.perf_counter()
         self._draw(plan, view, target)
         self._last = _Shown(plan.level, plan.overview)
@@ -357,7 +361,7 @@ class Engine:
             source.slide.acquired(view.z, view.t),
             self.store.cache.lookup,
             self.store.capacity,
-            self._loader.resting(),
+            self._loader.resting() | self._given_up,
             level,
         )
         return replace(plan, overview=overview)

@@ -11,6 +11,7 @@ from rawmosaic.storage.slide import Slide
 from rawmosaic.viewer.gl.glfw_window import create_window
 
 DEFAULT_SIZE = (1280, 800)
+LOADING_S = 0.1
 IDLE_S = 0.5
 """A window with nothing to do looks again after this time: tiles that could not be read are tried again."""
 
@@ -75,8 +76,11 @@ class MosaicWindow:
 
     def step(self) -> None:
         """Handle events, waiting for one if the picture is complete and nothing changed; draw if needed."""
-        if self._needs_frame():
+        report = self._engine.report
+        if self._dirty or report.tiles_uploaded:
             glfw.poll_events()
+        elif not report.complete:
+            glfw.wait_events_timeout(LOADING_S)  # an arriving tile ends it
         else:
             self._warm_up()
             glfw.wait_events_timeout(IDLE_S)
