@@ -247,7 +247,7 @@ def _draw_figure(texture, channels: int, smooth: bool) -> Figure:
         rows[i, ROWS_BEFORE_CHANNELS:, 1] = 1
     draw = Draw(tuple(range(channels)), rows, np.empty((0, 4 + 4 * channels, 4), np.float32), mixed=False)
     empty = np.empty(0)
-    plan = FramePlan(0, (draw,), True, np.eye(2) * scale, (), empty, empty)
+    plan = FramePlan(0, (draw,), True, np.eye(2) * scale, (), empty, empty, empty)
     bare = BareDraw(channels, smooth, TILE)
     texture.bind()
     bare.fill(plan, SIZE)
