@@ -110,7 +110,11 @@ ACQUISITION_OPTIONS = (
     click.option(
         "--pixel-size-um", type=click.FloatRange(min=0, min_open=True), help="Size of a camera pixel on the specimen, µm."
     ),
-    click.option("--orientation", type=click.Choice(list(ORIENTATIONS)), help="How the camera's image lies in the mosaic."),
+    click.option(
+        "--orientation",
+        type=click.Choice(list(ORIENTATIONS)),
+        help="How the camera is mounted: turns each image in its place, not the stage; a wrong one looks like bad stitching.",
+    ),
     click.option("--camera-angle", type=float, metavar="DEGREES", help="Clockwise turn of the camera against the stage."),
     click.option(
         "--scale-float",

@@ -126,7 +126,7 @@ def command(
             save_png(viewer.render(), path)
             failures = sorted({*viewer.failures(), *unreadable_in_view(slide, viewer)})
     if failures:
-        click.echo(f"rawmosaic: {path} is incomplete, {len(failures)} parts could not be read: {failures[0]}", err=True)
+        click.echo(f"rawmosaic: {path} is incomplete, unreadable parts: {len(failures)}, the first {failures[0]}", err=True)
         return INCOMPLETE
     return 0
 

@@ -260,6 +260,8 @@ def _title(slide: Slide, engine=None) -> str:
         parts.append("overview")
     if engine.report.tiles_missing:
         parts.append(f"loading {engine.report.tiles_missing}")
+    if unreadable := len(getattr(slide, "unreadable", ())):
+        parts.append(f"{unreadable} planes unreadable")
     if engine.report.tiles_failed:
         parts.append(f"{engine.report.tiles_failed} tiles unreadable")
     return "  ·  ".join(parts)

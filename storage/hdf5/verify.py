@@ -33,7 +33,9 @@ class Damage:
 
 
 def verify_slide(path: str | os.PathLike, progress: Callable[[int, int], None] | None = None) -> list[Damage]:
-    """All damages of a virtual slide: planes in field order, then tables; an empty list says that every byte is as written.
+    """All damages of a virtual slide: planes in field order, then tables. An empty list says that all is as written.
+
+    What pads a tile beyond its field is not looked at: nobody reads it.
 
     `progress(done, total)` is called from the calling thread. Raises SlideError if the file cannot be opened at all.
     """
