@@ -12,9 +12,13 @@ _INCLUDE = re.compile(r'^\s*#include\s+"([^"]+)"\s*$', re.MULTILINE)
 
 def shader_source(name: str, defines: Mapping[str, int] | None = None) -> str:
     """The GLSL text of a file in this package, its includes in place and each define set as `#define NAME value`."""
-    body = _INCLUDE.sub(lambda match: _read(match.group(1)), _read(name))
+    body = _with_includes(name)
     lines = "".join(f"#define {key} {int(value)}\n" for key, value in (defines or {}).items())
     return f"#version 330 core\n{lines}{body}"
+
+
+def _with_includes(name: str) -> str:
+    return _INCLUDE.sub(lambda match: _with_includes(match.group(1)), _read(name))
 
 
 def _read(name: str) -> str:

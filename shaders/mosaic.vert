@@ -25,8 +25,17 @@ flat out vec4 v_tile;
 flat out float v_layer[CHANNELS];
 #if MIXED
 flat out vec3 v_own[CHANNELS];
+#else
+uniform vec2 tile_size;
+flat out vec4 v_bounds;
 #endif
 #endif
+#if PLAIN
+uniform vec2 px_step;           // field pixels per framebuffer pixel
+flat out vec2 v_origin;
+#endif
+
+#include "common/bounds.glsl"
 
 void main() {
 #if JOINTS
@@ -46,6 +55,13 @@ void main() {
     v_field = texelFetch(quads, base);
     v_quad = texelFetch(quads, base + 1);
     vec4 placing = texelFetch(quads, base + 2);
+
+#if !JOINTS && !MIXED
+    v_bounds = texel_bounds(v_tile.yzw, v_field.zw, tile_size);
+#endif
+#if PLAIN
+    v_origin = v_field.xy - 0.5 * screen_size * px_step;
+#endif
 
     vec2 corner = vec2(gl_VertexID & 1, gl_VertexID >> 1);
 #if CUT

@@ -131,7 +131,7 @@ class Renderer:
         self, draw: Draw, plan: FramePlan, view: View, fragment: str, defines: dict
     ) -> Iterator[tuple[Program, np.ndarray]]:
         """(program in use, rows) for the quads, then for the joints between them."""
-        common = {"CHANNELS": len(draw.channels), "CUT": not runs_along_pixels(plan.image_to_screen), **defines}
+        common = {"CHANNELS": len(draw.channels), **_axes(plan.image_to_screen), **defines}
         if len(draw.rows):
             yield self._program("mosaic.vert", fragment, {**common, "SMOOTH": view.smooth, "MIXED": draw.mixed}), draw.rows
         if len(draw.joints):
@@ -232,7 +232,15 @@ def _set_camera(program: Program, plan: FramePlan, target: Target) -> None:
     program.set_floats("screen_size", np.array(target.size))
     program.set_floats("y_sign", np.array([1.0 if target.top_row_first else -1.0]))
     program.set_mat2("image_to_screen", plan.image_to_screen)
-    program.set_mat2("screen_to_image", _inverse(plan.image_to_screen))
+    screen_to_image = _inverse(plan.image_to_screen)
+    program.set_mat2("screen_to_image", screen_to_image)
+    program.set_floats("px_step", screen_to_image.diagonal() * (1.0, 1.0 if target.top_row_first else -1.0))
+
+
+def _axes(image_to_screen: np.ndarray) -> dict[str, bool]:
+    """The defines that say how the axes of image and screen lie to each other."""
+    plain = image_to_screen[0, 1] == 0.0 == image_to_screen[1, 0]
+    return {"CUT": not runs_along_pixels(image_to_screen), "PLAIN": bool(plain)}
 
 
 def _inverse(matrix: np.ndarray) -> np.ndarray:

@@ -3,6 +3,8 @@
 uniform sampler2DArray tiles;   // R16, one layer per tile
 uniform vec2 tile_size;         // (width, height) of a tile, pixels
 
+#include "common/bounds.glsl"
+
 #if JOINTS
 uniform samplerBuffer quads;
 flat in int v_joint;
@@ -39,6 +41,8 @@ flat in vec4 v_tile;            // layer of channel 0, layer pixels per field pi
 flat in float v_layer[CHANNELS];
 #if MIXED
 flat in vec3 v_own[CHANNELS];   // as v_tile.yzw, where channels wait for tiles of different layers
+#else
+flat in vec4 v_bounds;          // first and last texel that the field covers of this tile
 #endif
 
 float field_counts(int channel, vec2 p_field, vec2 p_size) {
@@ -46,18 +50,17 @@ float field_counts(int channel, vec2 p_field, vec2 p_size) {
     if (v_layer[channel] < 0.0)
         return -1.0;
     vec3 place = v_own[channel];
+    vec4 bounds = texel_bounds(place, p_size, tile_size);
 #else
     vec3 place = v_tile.yzw;
+    vec4 bounds = v_bounds;
 #endif
     vec2 texel = p_field * place.x - place.yz;
-    // what the field covers of this tile: the filter never reaches what lies beside it in the texture
-    vec2 low = max(vec2(0.0), -place.yz);
-    vec2 high = min(tile_size, ceil(p_size * place.x) - place.yz);
 #if SMOOTH
-    texel = clamp(texel, low + 0.5, max(low + 0.5, high - 0.5));
+    texel = clamp(texel, bounds.xy + 0.5, bounds.zw + 0.5);
     return texture(tiles, vec3(texel / tile_size, v_layer[channel])).r * 65535.0;
 #else
-    texel = clamp(floor(texel), low, high - 1.0);
+    texel = clamp(floor(texel), bounds.xy, bounds.zw);
     return texelFetch(tiles, ivec3(texel, v_layer[channel]), 0).r * 65535.0;
 #endif
 }
