@@ -99,8 +99,10 @@ class Renderer:
         for smooth in (False, True):
             view = View(camera, tuple(range(channels)), smooth=smooth)
             joints = np.zeros((int(smooth), ROWS_BEFORE_CHANNELS + 1 + 4 * channels, 4), np.float32)
+            GL.glBindSampler(_TILES_UNIT, self._samplers[smooth].name)  # drivers compile for the filter as well
             for mixed in (False, True):
                 self._draw_direct(Draw(view.channels, rows, joints, mixed), plan, view, looks, tiles, target)
+        GL.glBindSampler(_TILES_UNIT, 0)
 
     def close(self) -> None:
         """Delete everything; closing twice is harmless."""
