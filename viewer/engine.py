@@ -176,34 +176,41 @@ class Engine:
         plan = self._asked(view)
         planned = time.perf_counter()
         uploaded = len(self._upload(self._loader.ready(plan.fetch), planned + upload_deadline_s))
-        if uploaded:
-            plan = self._asked(view)
+        if uploaded:  # what was asked for stays asked for; only the draw changes
+            plan = self._marked(self._planned(view))
         shown = self._steady(plan, view)
         prepared = time.perf_counter()
         self._draw(shown, view, target)
+        drawn = time.perf_counter()
         self._last = _Shown(shown.level, shown.overview)
+        self._look_ahead(plan, view)
         return self._reported(
             plan,
             plan_s=planned - started,
             upload_s=prepared - planned,
-            draw_s=time.perf_counter() - prepared,
+            draw_s=drawn - prepared,
             uploaded=uploaded,
             quads=sum(len(draw.rows) for draw in shown.draws),
         )
 
     def _asked(self, view: View) -> FramePlan:
-        """The plan of a moving view, with its stand-ins and its neighbourhood asked for as well."""
+        """The plan of a moving view, with its stand-ins asked for as well."""
         plan = self.plan(view)
         if plan.tiles_missing > STAND_IN_FROM_TILES and plan.level + STAND_IN_LAYERS < len(self.slide.levels):
             coarse = self._planned(view, plan.level + STAND_IN_LAYERS)
             plan = replace(plan, fetch=tuple(dict.fromkeys((*coarse.fetch, *plan.fetch))))
             self._loader.want(plan.fetch)
-        elif not plan.fetch and self.prefetches and self._is_elsewhere(view):
-            self._soon_for, self._soon = view, self._neighbourhood(view)
-            self._loader.want((), self._soon)
-        elif self._soon and not plan.fetch and self._loader.idle:
-            self._soon = []
         return plan
+
+    def _look_ahead(self, plan: FramePlan, view: View) -> None:
+        """Ask for the neighbourhood of a complete view; after the draw, which it shall not delay."""
+        if plan.fetch or not self.prefetches:
+            return
+        if self._is_elsewhere(view):
+            self._soon_for, self._soon = view, self._neighbourhood(plan, view)
+            self._loader.want((), self._soon)
+        elif self._soon and self._loader.idle:
+            self._soon = []
 
     def _is_elsewhere(self, view: View) -> bool:
         """Whether the view has left what the neighbourhood was last made for: another look, or an eighth of the view away."""
@@ -231,11 +238,10 @@ class Engine:
             self._soon_for = None
         self._renderer.warm_up(len(self.view().channels), self.store.texture, target)
 
-    def _neighbourhood(self, view: View) -> list[int]:
+    def _neighbourhood(self, plan: FramePlan, view: View) -> list[int]:
         """Tiles the view may need soon, at most a quarter of the tile cache: ahead, around, a layer up and down, z and t."""
         ahead = replace(view, camera=self._motion.predicted(view.camera))
-        here = self._planned(view)
-        views = [(ahead, None), (ahead, here.level + 1), (replace(view, camera=view.camera.zoomed(2 * view.camera.scale)), None)]
+        views = [(ahead, None), (ahead, plan.level + 1), (replace(view, camera=view.camera.zoomed(2 * view.camera.scale)), None)]
         for axis, size in (("z", self.slide.size_z), ("t", self.slide.size_t)):
             at = getattr(view, axis)
             views += [(replace(view, **{axis: at + step}), None) for step in (1, -1) if 0 <= at + step < size]
@@ -317,7 +323,9 @@ class Engine:
     def close(self) -> None:
         """Stop the threads and delete the GL objects; the slide stays its owner's. Closing twice is harmless."""
         self._loader.close()
-        self._mosaic.close()
+        for source in (self._mosaic, self._overview):
+            if source is not None:
+                source.close()
         self._tiles.close()
         self._renderer.close()
         self.store.close()
@@ -328,8 +336,12 @@ class Engine:
         plan = self._planned(view)
         if self.store.make_room(plan.tiles_wanted):
             plan = self._planned(view)
-        self.store.cache.begin_frame(plan.layers, plan.stand_ins)
         self._loader.want(plan.fetch, self._soon)
+        return self._marked(plan)
+
+    def _marked(self, plan: FramePlan) -> FramePlan:
+        """The plan, with its tiles noted as the most recently used."""
+        self.store.cache.begin_frame(plan.layers, plan.stand_ins)
         return plan
 
     def locate(self, number: int) -> tuple[Slide, TileKey]:

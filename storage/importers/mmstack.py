@@ -95,6 +95,7 @@ class _Stack:
 
     @classmethod
     def of(cls, file: Path) -> _Stack:
+        """What one file says of itself, read once; raises AcquisitionError where it is no MMStack."""
         with open_tiff(file) as tiff:
             known = (tiff.micromanager_metadata if tiff.is_micromanager else None) or {}
             index_map = known.get("IndexMap")

@@ -97,6 +97,7 @@ class _Line:
         return value or default or ""
 
     def number_in(self, column: str, default: float | None = None) -> float:
+        """A finite number from a column, `default` where it is empty; AcquisitionError names line and column."""
         text = self.text(column, None if default is None else "-")
         if text == "-" and default is not None:
             return default

@@ -11,6 +11,7 @@ from rawmosaic.storage import open_slide
 from rawmosaic.storage.hdf5 import overview
 from rawmosaic.storage.hdf5.verify import verify_slide
 from rawmosaic.storage.testing import SyntheticSlide, write_slide
+from rawmosaic.viewer import OffscreenViewer
 
 GRID, FIELD_SHAPE = (6, 7), (96, 128)
 
@@ -78,8 +79,7 @@ def test_overview_is_made_anew(path: Path):
 
 
 def test_picture_of_the_overview_is_that_of_the_fields(path: Path):
-    viewer_module = pytest.importorskip("rawmosaic.viewer", reason="the viewer cannot be imported")
-    with open_slide(path) as slide, viewer_module.OffscreenViewer(slide, size=(96, 80)) as viewer:
+    with open_slide(path) as slide, OffscreenViewer(slide, size=(96, 80)) as viewer:
         viewer.fit()
         shown = viewer.render()
         assert viewer.report.overview

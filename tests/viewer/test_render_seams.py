@@ -8,11 +8,7 @@ from twin import screen_points_um
 
 from rawmosaic.storage.slide import Slide
 from rawmosaic.storage.testing import SyntheticSlide, specimen
-
-viewer_module = pytest.importorskip("rawmosaic.viewer", reason="the viewer cannot be imported")
-if not hasattr(viewer_module, "OffscreenViewer"):
-    pytest.skip("this rawmosaic has no OffscreenViewer", allow_module_level=True)
-OffscreenViewer = viewer_module.OffscreenViewer
+from rawmosaic.viewer import OffscreenViewer
 
 SIZE = (240, 180)
 LIMITS = (4000.0, 36000.0)

@@ -15,11 +15,7 @@ from rawmosaic.storage.placement import ORIENTATIONS, orientation_matrix
 from rawmosaic.storage.pyramid import TileKey
 from rawmosaic.storage.slide import Slide
 from rawmosaic.storage.testing import FailingSlide, SlowSlide, SyntheticSlide
-
-viewer_module = pytest.importorskip("rawmosaic.viewer", reason="the viewer cannot be imported")
-OffscreenViewer = getattr(viewer_module, "OffscreenViewer", None)
-if OffscreenViewer is None:
-    pytest.skip("this rawmosaic has no OffscreenViewer", allow_module_level=True)
+from rawmosaic.viewer import OffscreenViewer
 
 SIZE = (211, 157)
 SHEAR = np.array([[0.97, -0.12], [0.05, -1.03]])

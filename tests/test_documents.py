@@ -1,0 +1,43 @@
+"""The Python that the documents show runs as it stands there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rawmosaic.storage.testing import SyntheticSlide, write_slide
+
+ROOT = Path(__file__).parents[1]
+
+
+def python_of(document: str) -> list[str]:
+    """The Python blocks of a Markdown file."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture
+def slide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SyntheticSlide:
+    """A slide that lies as slide.h5 in the working folder."""
+    slide = SyntheticSlide((2, 2), (60, 90), 2)
+    write_slide(slide, tmp_path / "slide.h5")
+    monkeypatch.chdir(tmp_path)
+    return slide
+
+
+def test_script_of_the_format_reads_a_plane(slide: SyntheticSlide):
+    (script,) = python_of("docs/format.md")
+    names: dict = {}
+    exec(script, names)
+    assert np.array_equal(names["plane"], slide.read_plane(0, 0))
+
+
+@pytest.mark.usefixtures("slide")
+def test_lines_of_the_readme_make_a_picture():
+    (lines,) = python_of("README.md")
+    names: dict = {}
+    exec(lines.replace("path/to/acquisition", "slide.h5"), names)
+    assert names["image"].shape == (720, 1280, 4)
+    assert names["image"][..., :3].any()
