@@ -8,6 +8,10 @@
     ├── PlaneMissingError         the plane exists in principle but was not acquired           (also LookupError)
     ├── AcquisitionError          a raw acquisition that contradicts itself or lacks something (also ValueError)
     ├── WriteError                a slide could not be written: disk full, no permission       (also OSError)
+    ├── UnreachableError          a server does not answer, or not in time                     (also ConnectionError)
+    ├── ProtocolError             a message that is not understood, or of another version
+    ├── AccessError               a key that the server does not know, or a key file to mend    (also PermissionError)
+    ├── NoLongerWantedError       a tile that left the view before it was read: no fault
     └── GraphicsError             no usable OpenGL on this machine                             (also RuntimeError)
 
 Every message says what failed, where, with which limits, and what to do. `location` keeps the file or address.
@@ -58,3 +62,19 @@ class WriteError(SlideError, OSError):
 
 class GraphicsError(SlideError, RuntimeError):
     """OpenGL 3.3 could not be had; the message says what to install."""
+
+
+class UnreachableError(SlideError, ConnectionError):
+    """A server does not answer, or not in time; the address may be wrong, the server down or the network slow."""
+
+
+class ProtocolError(SlideError):
+    """A message that breaks docs/protocol.md, or speaks another version of it."""
+
+
+class AccessError(SlideError, PermissionError):
+    """A server admits listed keys only, or a key file cannot be used."""
+
+
+class NoLongerWantedError(SlideError):
+    """A tile left the view before it was read. Nothing went wrong."""

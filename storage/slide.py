@@ -6,14 +6,15 @@ on; whoever draws, serves, exports or analyses them sees nothing else. This modu
 
 from __future__ import annotations
 
+import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
 
-from rawmosaic.storage.errors import OutOfRangeError, PlaneMissingError
+from rawmosaic.storage.errors import NoLongerWantedError, OutOfRangeError, PlaneMissingError
 from rawmosaic.storage.placement import Placement
 from rawmosaic.storage.pyramid import TileKey, Tiling, reduce_plane
 
@@ -75,12 +76,34 @@ class PositionSet:
     plane_offsets_um: np.ndarray | None = None
 
 
+@dataclass(frozen=True)
+class ViewHint:
+    """Where a viewer looks and how fast it moves: what a slide behind a network or a slow disk may read ahead for.
+
+    `x_um`, `y_um`: centre; `width_um`, `height_um`: extent; `velocity_um_s`: of the centre; all in the mosaic frame.
+    """
+
+    x_um: float
+    y_um: float
+    width_um: float
+    height_um: float
+    velocity_um_s: tuple[float, float]
+    level: int
+    channels: tuple[int, ...]
+    z: int = 0
+    t: int = 0
+    position_set: str = "stage"
+
+
 class Slide(ABC):
     """One acquisition: a header, a table of fields, and their pixels. Reading is safe from any thread.
 
     A subclass calls `__init__` with its facts and implements `_read_plane`, `acquired` and `histogram`; one that stores
     zoom layers or tiles also overrides `_read_level` and `_read_tile`.
     """
+
+    parallel_reads: int | None = None
+    """How many threads may usefully wait in `read_tiles` at once; None: as many as there are processors."""
 
     def __init__(
         self,
@@ -150,6 +173,29 @@ class Slide(ABC):
         field on top, in the same tile shape. It stands in for very many fields that are a few pixels each; None without one."""
         return None
 
+    @property
+    def identity(self) -> str:
+        """Names the content: wherever two slides have the same identity, the same tile has the same pixels."""
+        if not hasattr(self, "_identity"):
+            self._identity = uuid.uuid4().hex  # a slide that cannot tell is like no other
+        return self._identity
+
+    @property
+    def growing(self) -> bool:
+        """Whether planes may still come: the acquisition runs, and `refresh` is worth asking."""
+        return False
+
+    def refresh(self) -> np.ndarray:
+        """Take in what was acquired since: (n, 4) int32 planes (field, channel, z, t) that came; none in a finished slide.
+
+        `fields`, positions and `acquired` know them afterwards. Tiles of packed layers that hold one of them have changed.
+        Called by one thread; others may read meanwhile.
+        """
+        return np.empty((0, 4), np.int32)
+
+    def hint(self, hint: ViewHint) -> None:  # noqa: B027  a slide on a fast disk needs no warning
+        """What is looked at, and where that is going; returns at once."""
+
     @abstractmethod
     def acquired(self, z: int = 0, t: int = 0) -> np.ndarray:
         """(n_fields, n_channels) bool: which planes exist."""
@@ -174,6 +220,39 @@ class Slide(ABC):
             out = np.empty(self.tiling.tile_shape, np.uint16)
         self._read_tile(key, out)
         return out
+
+    def read_tiles(
+        self,
+        keys: Sequence[TileKey],
+        outs: Sequence[np.ndarray],
+        wanted: Callable[[int], bool] = lambda _: True,
+        urgent: bool = True,  # noqa: ARG002  for slides behind a queue
+    ) -> list[Exception | None]:
+        """Several tiles, most urgent first, each decoded into its `out`: for each None, or why it was not read. Any thread.
+
+        `wanted(number)` is asked before the tile of that number in the list is read, and may be asked while it is waited for:
+        where it says no, the answer may be NoLongerWantedError. `urgent` is False for tiles that are only expected to be needed.
+        """
+        outcomes = []
+        for number, (key, out) in enumerate(zip(keys, outs, strict=True)):
+            outcome = None
+            try:
+                if wanted(number):
+                    self.read_tile(key, out)
+                else:
+                    outcome = NoLongerWantedError("the tile is no longer wanted", location=self.location)
+            except Exception as error:  # whatever a source raises, the other tiles go on
+                outcome = error
+            outcomes.append(outcome)
+        return outcomes
+
+    def read_encoded(self, key: TileKey) -> bytes | None:
+        """One tile as a Blosc buffer of tiling.tile_shape uint16, as it lies in the file where it does; None where nothing was
+        acquired. For whoever passes tiles on. Any thread."""
+        from rawmosaic.storage import codec
+
+        tile = self.read_tile(key)
+        return codec.compress(tile) if tile.any() else None
 
     @abstractmethod
     def histogram(self, channel: int) -> np.ndarray:

@@ -115,9 +115,9 @@ class Engine:
         self._renderer = Renderer()
         self._tiles = TileCache(tile_shape, budgets.ram_bytes(ram_bytes))
         self._loader = TileLoader(
-            self._read_tile,
+            self._read_tiles,
             self._tiles,
-            threads or max(1, min(os.cpu_count() or 1, 8)),
+            threads or slide.parallel_reads or max(1, min(os.cpu_count() or 1, 8)),
             on_arrival,
         )
         self.fit()
@@ -350,9 +350,18 @@ class Engine:
         source = self._overview if beyond else self._mosaic
         return source.slide, source.numbers.decode(number)
 
-    def _read_tile(self, number: int, out: np.ndarray) -> None:
-        slide, key = self.locate(number)
-        slide.read_tile(key, out)
+    def _read_tiles(
+        self, numbers: list[int], outs: list[np.ndarray], wanted: Callable[[int], bool], urgent: bool
+    ) -> list[Exception | None]:
+        """Decode tiles in a worker thread; those of the slide and of its overview in a call each."""
+        places = [self.locate(number) for number in numbers]
+        outcomes: list[Exception | None] = [None] * len(numbers)
+        for slide in dict.fromkeys(slide for slide, _ in places):
+            own = [at for at, place in enumerate(places) if place[0] is slide]
+            keys, tiles = [places[at][1] for at in own], [outs[at] for at in own]
+            for at, outcome in zip(own, slide.read_tiles(keys, tiles, lambda n, own=own: wanted(own[n]), urgent), strict=True):
+                outcomes[at] = outcome
+        return outcomes
 
     def _shows_overview(self, view: View) -> bool:
         """Whether the reconstructed overview stands in: fields are smaller on the screen than it knows them."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rawmosaic.storage.errors import DamagedSlideError
+from rawmosaic.storage.errors import DamagedSlideError, NoLongerWantedError
 from rawmosaic.storage.tile_cache import TileCache
 
 FIRST_RETRY_S = 0.25
@@ -38,24 +38,26 @@ class TileLoader:
 
     Parameters
     ----------
-    read_tile
-        ``read_tile(key, out)`` decodes a tile into `out`; any thread.
+    read_tiles
+        ``read_tiles(keys, outs, wanted, urgent)`` decodes each tile into its `out` and says for each None or why not
+        (`Slide.read_tiles`, with numbers for keys); any thread.
     on_arrival
         Called from a worker after a tile arrived or failed; must be quick and touch no GL.
     """
 
     def __init__(
         self,
-        read_tile: Callable[[int, np.ndarray], object],
+        read_tiles: Callable[[list[int], list[np.ndarray], Callable[[int], bool], bool], list[BaseException | None]],
         cache: TileCache,
         threads: int,
         on_arrival: Callable[[], None] = lambda: None,
     ):
-        self._read_tile, self._cache, self._on_arrival = read_tile, cache, on_arrival
+        self._read_tiles, self._cache, self._on_arrival = read_tiles, cache, on_arrival
         self._changed = threading.Condition()
         self._queue: deque[int] = deque()
         self._wanted: set[int] = set()
         self._asked_for: set[int] = set()
+        self._urgent: set[int] = set()
         self._in_flight: set[int] = set()
         self._failures: dict[int, Failure] = {}
         self._closed = False
@@ -74,7 +76,7 @@ class TileLoader:
         keys = list(keys)
         everything = [*keys, *soon]
         with self._changed:
-            self._wanted, self._asked_for = set(keys), set(everything)
+            self._wanted, self._urgent, self._asked_for = set(keys), set(keys), set(everything)
             self._queue = deque(
                 key for key in everything if key not in self._cache and key not in self._in_flight and self._may_try(key, now)
             )
@@ -148,19 +150,17 @@ class TileLoader:
 
     def _work(self) -> None:
         while (batch := self._take()) is not None:
-            arrived, failed, dropped = [], [], []
-            for key, tile in batch:
-                if key not in self._asked_for:  # it left the view while those before it were read
-                    dropped.append((key, tile))
-                    continue
-                try:
-                    self._read_tile(key, tile)
-                    arrived.append((key, tile))
-                except BaseException as error:  # whatever a source raises, the picture goes on without this tile
-                    failed.append((key, tile, error))
-            self._deliver(arrived, failed, dropped)
+            self._deliver(batch, self._outcomes(batch))
             with suppress(Exception):  # a window that is just closing must not end the thread
                 self._on_arrival()
+
+    def _outcomes(self, batch: list[tuple[int, np.ndarray]]) -> list[BaseException | None]:
+        """Read the tiles of a batch; those that leave the view meanwhile are left out."""
+        keys, tiles = [key for key, _ in batch], [tile for _, tile in batch]
+        try:
+            return self._read_tiles(keys, tiles, lambda number: keys[number] in self._asked_for, keys[0] in self._urgent)
+        except BaseException as error:  # whatever a source raises, the picture goes on without these tiles
+            return [error] * len(batch)
 
     def _take(self) -> list[tuple[int, np.ndarray]] | None:
         """The most urgent tiles with memory to decode into, waiting for some; None when the loader closes.
@@ -180,27 +180,20 @@ class TileLoader:
                 self._changed.wait()
         return None
 
-    def _deliver(
-        self,
-        arrived: list[tuple[int, np.ndarray]],
-        failed: list[tuple[int, np.ndarray, BaseException]],
-        dropped: list[tuple[int, np.ndarray]],
-    ) -> None:
+    def _deliver(self, batch: list[tuple[int, np.ndarray]], outcomes: list[BaseException | None]) -> None:
         with self._changed:
-            for key, tile in arrived:
-                self._cache.put(key, tile)
-                self._failures.pop(key, None)
+            for (key, tile), error in zip(batch, outcomes, strict=True):
                 self._in_flight.discard(key)
-            for key, tile, error in failed:
+                if error is None:
+                    self._cache.put(key, tile)
+                    self._failures.pop(key, None)
+                    self.tiles_read += 1
+                    continue
                 self._cache.give_back(tile)
-                self._failures[key] = self._next_failure(key, error)
-                self._in_flight.discard(key)
-            for key, tile in dropped:
-                self._cache.give_back(tile)
-                self._in_flight.discard(key)
-                if key in self._asked_for:  # it came back into view, and was taken for being on the way
+                if not isinstance(error, NoLongerWantedError):
+                    self._failures[key] = self._next_failure(key, error)
+                elif key in self._asked_for:  # it came back into view, and was taken for being on the way
                     self._queue.appendleft(key)
-            self.tiles_read += len(arrived)
             self._changed.notify_all()
 
     def _next_failure(self, key: int, error: BaseException) -> Failure:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from rawmosaic.storage.errors import DamagedSlideError
+from rawmosaic.storage.errors import DamagedSlideError, NoLongerWantedError
 from rawmosaic.storage.tile_cache import TileCache
 from rawmosaic.viewer import loader as loader_module
 from rawmosaic.viewer.loader import TileLoader
@@ -24,10 +24,27 @@ class Source:
 
     def __init__(self):
         self.read: list[int] = []
+        self.urgent: list[bool] = []
         self.errors: dict[int, list[BaseException]] = {}
         self.open = threading.Event()
         self.open.set()
         self.entered = threading.Semaphore(0)
+
+    def read_tiles(
+        self, keys: list[int], outs: list[np.ndarray], wanted: Callable[[int], bool], urgent: bool
+    ) -> list[BaseException | None]:
+        """As `Slide.read_tiles` does it, one after the other."""
+        self.urgent.append(urgent)
+        gone = NoLongerWantedError("gone")
+        pairs = enumerate(zip(keys, outs, strict=True))
+        return [self._outcome(key, out) if wanted(number) else gone for number, (key, out) in pairs]
+
+    def _outcome(self, key: int, out: np.ndarray) -> BaseException | None:
+        try:
+            self(key, out)
+        except BaseException as error:
+            return error
+        return None
 
     def __call__(self, key: int, out: np.ndarray) -> None:
         self.read.append(key)
@@ -50,7 +67,7 @@ def make(source: Source) -> Iterator[Callable[..., TileLoader]]:
     made: list[TileLoader] = []
 
     def loader(threads: int = 1, tiles: int = 100, **options) -> TileLoader:
-        made.append(TileLoader(source, TileCache(SHAPE, tiles * NBYTES), threads, **options))
+        made.append(TileLoader(source.read_tiles, TileCache(SHAPE, tiles * NBYTES), threads, **options))
         return made[-1]
 
     yield loader
