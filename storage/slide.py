@@ -16,7 +16,7 @@ import numpy as np
 
 from rawmosaic.storage.errors import NoLongerWantedError, OutOfRangeError, PlaneMissingError
 from rawmosaic.storage.placement import Placement
-from rawmosaic.storage.pyramid import TileKey, Tiling, reduce_plane
+from rawmosaic.storage.pyramid import TileKey, Tiling, reduce_plane, reduced_shape
 
 FIELD_DTYPE = np.dtype(
     [
@@ -286,6 +286,26 @@ class Slide(ABC):
                 continue
             piece = self.read_plane(field_number, key.channel, key.z, key.t, key.level)[window]
             out[row : row + piece.shape[0], column : column + piece.shape[1]] = piece
+
+    def _assembled_plane(self, field: int, channel: int, z: int, t: int, level: int) -> np.ndarray:
+        """(h, w) uint16: a plane of any level put together from its tiles, for subclasses that have nothing but tiles."""
+        cut = self.tiling.levels[level]
+        height, width = reduced_shape((int(self.fields["height"][field]), int(self.fields["width"][field])), cut.factor)
+        tile_height, tile_width = self.tiling.tile_shape
+        tile = np.empty(self.tiling.tile_shape, np.uint16)
+        if cut.packed:
+            slot = int(self.fields["slot"][field])
+            self._read_tile(TileKey(level, slot // cut.fields_per_tile, channel, z, t), tile)
+            row, column = cut.slot_origin(slot)
+            return tile[row : row + height, column : column + width].copy()
+        plane = np.empty((height, width), np.uint16)
+        for row in range(-(-height // tile_height)):
+            for column in range(-(-width // tile_width)):
+                index = field * cut.tiles_per_field + row * cut.grid[1] + column
+                self._read_tile(TileKey(level, index, channel, z, t), tile)
+                target = plane[row * tile_height : (row + 1) * tile_height, column * tile_width : (column + 1) * tile_width]
+                target[:] = tile[: target.shape[0], : target.shape[1]]
+        return plane
 
     def check_plane(self, field: int, channel: int, z: int, t: int) -> None:
         """Raise OutOfRangeError, naming what is out of which limits, unless the slide has room for the plane."""

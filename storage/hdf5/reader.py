@@ -146,29 +146,10 @@ class Hdf5Slide(Slide):
             return None
 
     def _read_plane(self, field: int, channel: int, z: int, t: int) -> np.ndarray:
-        return self._assemble(field, channel, z, t, 0)
+        return self._assembled_plane(field, channel, z, t, 0)
 
     def _read_level(self, field: int, channel: int, z: int, t: int, level: int) -> np.ndarray:
-        return self._assemble(field, channel, z, t, level)
-
-    def _assemble(self, field: int, channel: int, z: int, t: int, level: int) -> np.ndarray:
-        cut = self.tiling.levels[level]
-        height, width = (-(-int(self.fields[field][side]) // cut.factor) for side in ("height", "width"))
-        tile_height, tile_width = self.tiling.tile_shape
-        tile = np.empty(self.tiling.tile_shape, np.uint16)
-        if cut.packed:
-            slot = int(self.fields["slot"][field])
-            self._read_tile(TileKey(level, slot // cut.fields_per_tile, channel, z, t), tile)
-            row, column = cut.slot_origin(slot)
-            return tile[row : row + height, column : column + width].copy()
-        plane = np.empty((height, width), np.uint16)
-        for row in range(-(-height // tile_height)):
-            for column in range(-(-width // tile_width)):
-                index = field * cut.tiles_per_field + row * cut.grid[1] + column
-                self._read_tile(TileKey(level, index, channel, z, t), tile)
-                target = plane[row * tile_height : (row + 1) * tile_height, column * tile_width : (column + 1) * tile_width]
-                target[:] = tile[: target.shape[0], : target.shape[1]]
-        return plane
+        return self._assembled_plane(field, channel, z, t, level)
 
     # tables
 
