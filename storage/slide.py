@@ -159,11 +159,11 @@ class Slide(ABC):
 
     def positions(self, name: str = "stage") -> np.ndarray:
         """(n, 2) float64, µm, mosaic frame: the centres of the fields in a position set."""
-        return self._position_set(name).positions_um
+        return self.position_set(name).positions_um
 
     def placement(self, name: str = "stage") -> Placement:
         """All that turns field pixels into mosaic µm under a position set."""
-        chosen = self._position_set(name)
+        chosen = self.position_set(name)
         matrix = self.orientation if chosen.matrix is None else chosen.matrix
         return Placement(chosen.positions_um, matrix * self.header.pixel_size_um, self.offsets_um, chosen.plane_offsets_um)
 
@@ -306,6 +306,13 @@ class Slide(ABC):
                 target = plane[row * tile_height : (row + 1) * tile_height, column * tile_width : (column + 1) * tile_width]
                 target[:] = tile[: target.shape[0], : target.shape[1]]
         return plane
+
+    def _set_fields(self, fields: np.ndarray, position_sets: Mapping[str, PositionSet]) -> None:
+        """Replace the table of fields by a longer one, for subclasses that grow: after `acquired` knows the new rows, so that
+        whoever reads in another thread never finds a field in a tile that `acquired` has not heard of."""
+        self._position_sets = dict(position_sets)
+        self.fields = np.asarray(fields, FIELD_DTYPE)
+        self.field_of_slot = np.argsort(self.fields["slot"], kind="stable")
 
     def check_plane(self, field: int, channel: int, z: int, t: int) -> None:
         """Raise OutOfRangeError, naming what is out of which limits, unless the slide has room for the plane."""

@@ -1,4 +1,4 @@
-"""Slides for tests and benchmarks: synthetic ones whose every pixel is known beforehand, slow ones, and failing ones.
+"""Slides for tests and benchmarks: synthetic ones whose every pixel is known beforehand, slow, failing and growing ones.
 
 The pixels of `SyntheticSlide` are computed from (field, channel, z, t, y, x) when they are asked for, so a plane, tile or
 pixel that ends up at the wrong place is seen by an exact comparison, and a hundred thousand fields cost no memory.
@@ -331,6 +331,87 @@ class FailingSlide(WrappedSlide):
     def _before(self, key: PlaneKey | TileKey) -> None:
         if self.fails(key):
             raise DamagedSlideError(f"{key} cannot be read: this slide fails on purpose", location=self.location)
+
+
+class GrowingSlide(WrappedSlide):
+    """A slide that is still being acquired: `grow(n)` acquires n more planes of the wrapped one, `refresh` takes them in.
+
+    Planes come field by field. With `fields_known` all fields are known from the start, as in a planned scan; else a field
+    comes into being with its first plane, and packed tiles hold the fields in the order of arrival. `growing` turns False
+    once every plane was taken in. In memory: nothing is written.
+    """
+
+    def __init__(self, slide: Slide, n_planes: int = 0, *, fields_known: bool = False):
+        super().__init__(slide)
+        self._all_fields, self._all_sets = self.fields.copy(), self._position_sets
+        if not fields_known:
+            self._all_fields["slot"] = np.arange(len(self._all_fields))
+        times = [(z, t) for t in range(slide.size_t) for z in range(slide.size_z)]
+        exists = np.stack([slide.acquired(*time) for time in times], axis=1)  # field, time, channel
+        self._planes = np.array(
+            [(field, channel, *times[time]) for field, time, channel in np.argwhere(exists)], np.int32
+        ).reshape(-1, 4)
+        self._fields_known = fields_known
+        self._n_acquired = self._n_shown = 0
+        self._acquired = np.zeros((0, len(self.channels), self.size_z, self.size_t), bool)
+        self.grow(n_planes)
+        self._show(self._n_acquired)
+
+    def grow(self, n_planes: int = 1) -> int:
+        """Acquire so many planes more, or those that are left; returns how many came. Any thread."""
+        before = self._n_acquired
+        self._n_acquired = min(before + n_planes, len(self._planes))
+        return self._n_acquired - before
+
+    @property
+    def growing(self) -> bool:
+        """Whether there are planes that `refresh` has not taken in."""
+        return self._n_shown < len(self._planes)
+
+    def refresh(self) -> np.ndarray:
+        """(n, 4) int32 planes (field, channel, z, t) that `grow` acquired since."""
+        before = self._n_shown
+        self._show(self._n_acquired)
+        return self._planes[before : self._n_shown].copy()
+
+    def _show(self, n_planes: int) -> None:
+        shown = self._planes[:n_planes]
+        n_fields = len(self._all_fields) if self._fields_known else int(shown[:, 0].max(initial=-1)) + 1
+        acquired = np.zeros((n_fields, *self._acquired.shape[1:]), bool)
+        acquired[tuple(shown.T)] = True
+        self._acquired = acquired
+        sets = {
+            name: PositionSet(
+                chosen.positions_um[:n_fields],
+                chosen.matrix,
+                None if chosen.plane_offsets_um is None else chosen.plane_offsets_um[:n_fields],
+            )
+            for name, chosen in self._all_sets.items()
+        }
+        self._set_fields(self._all_fields[:n_fields], sets)
+        self._n_shown = n_planes
+        self.__dict__.pop("_identity", None)  # packed tiles are no longer what they were
+
+    def acquired(self, z: int = 0, t: int = 0) -> np.ndarray:
+        """(n_fields, n_channels) bool: which planes were taken in."""
+        self._check_index("z", z, self.size_z)
+        self._check_index("t", t, self.size_t)
+        return self._acquired[:, :, z, t]
+
+    def histogram(self, channel: int) -> np.ndarray:
+        """(65536,) uint64 counts of the pixels that were taken in."""
+        self.check_channel(channel)
+        counts = np.zeros(GREY_LEVELS, np.uint64)
+        for field, _, z, t in self._planes[: self._n_shown][self._planes[: self._n_shown, 1] == channel].tolist():
+            counts += np.bincount(self.slide.read_plane(field, channel, z, t).ravel(), minlength=GREY_LEVELS).astype(np.uint64)
+        return counts
+
+    def _is_acquired(self, field: int, channel: int, z: int, t: int) -> bool:
+        return bool(self._acquired[field, channel, z, t])
+
+    def _read_tile(self, key: TileKey, out: np.ndarray) -> None:
+        self._before(key)
+        Slide._read_tile(self, key, out)  # packed by the fields that are known by now
 
 
 def _key_hash(key: PlaneKey | TileKey, seed: int) -> float:

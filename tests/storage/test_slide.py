@@ -1,4 +1,4 @@
-"""Synthetic, slow and failing slides keep the contract, and the helpers of the contract do what they say."""
+"""Synthetic, slow, failing and growing slides keep the contract, and the helpers of the contract do what they say."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import time
 
 import numpy as np
 import pytest
-from contract import KINDS, SlideContract, acquired_planes
+from contract import KINDS, SlideContract, acquired_planes, expected_tile, tile_keys
 
 from rawmosaic.storage.errors import DamagedSlideError
 from rawmosaic.storage.pyramid import TileKey
 from rawmosaic.storage.slide import new_fields, spatial_slots
-from rawmosaic.storage.testing import FailingSlide, SlowSlide, SyntheticSlide, specimen
+from rawmosaic.storage.testing import FailingSlide, GrowingSlide, SlowSlide, SyntheticSlide, specimen
 
 
 @pytest.fixture(params=KINDS)
@@ -45,6 +45,48 @@ class TestSoundFailingSlide(SlideContract):
     @pytest.fixture
     def slide(self, truth: SyntheticSlide) -> FailingSlide:
         return FailingSlide(truth, 0.0)
+
+
+class TestGrownSlide(SlideContract):
+    """A growing slide that has grown to the end is any slide."""
+
+    @pytest.fixture
+    def truth(self) -> SyntheticSlide:
+        return KINDS["placed"]()
+
+    @pytest.fixture(params=[False, True], ids=["fields come", "fields known"])
+    def slide(self, truth: SyntheticSlide, request: pytest.FixtureRequest) -> GrowingSlide:
+        return GrowingSlide(truth, 1_000_000, fields_known=request.param)
+
+
+@pytest.mark.parametrize("fields_known", [False, True])
+@pytest.mark.parametrize("kind", ["sparse", "z and t"])
+def test_growing_slide_shows_what_it_took_in(kind: str, fields_known: bool):
+    truth = KINDS[kind]()
+    slide = GrowingSlide(truth, 2, fields_known=fields_known)
+    everything = sorted(acquired_planes(truth))
+    seen = set(acquired_planes(slide))
+    assert len(seen) == 2
+    identities = {slide.identity}
+    while slide.growing:
+        assert len(slide.refresh()) == 0
+        came = slide.grow(5)
+        assert set(acquired_planes(slide)) == seen, "nothing shows before refresh"
+        new = [tuple(plane) for plane in slide.refresh().tolist()]
+        assert len(new) == came
+        assert seen.isdisjoint(new)
+        seen.update(new)
+        assert set(acquired_planes(slide)) == seen
+        assert slide.n_fields == (truth.n_fields if fields_known else max(field for field, *_ in seen) + 1)
+        assert slide.positions().shape == (slide.n_fields, 2)
+        np.testing.assert_array_equal(np.sort(slide.fields["slot"]), np.arange(slide.n_fields))
+        for key in list(tile_keys(slide))[-4:]:
+            np.testing.assert_array_equal(slide.read_tile(key), expected_tile(slide, slide, key))
+        identities.add(slide.identity)
+    assert sorted(seen) == everything
+    assert len(identities) == -(-(len(everything) - 2) // 5) + 1
+    np.testing.assert_array_equal(slide.histogram(1), truth.histogram(1))
+    assert slide.grow() == 0
 
 
 def test_slow_slide_takes_its_time():
