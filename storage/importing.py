@@ -32,7 +32,7 @@ def import_slide(
         size_t=slide.size_t,
         scenes=slide.scenes,
         fields=slide.fields,
-        position_sets={name: slide._position_set(name) for name in slide.position_sets},
+        position_sets={name: slide.position_set(name) for name in slide.position_sets},
         orientation=slide.orientation,
         offsets_um=slide.offsets_um,
         codec=codec,

@@ -333,7 +333,8 @@ class Slide(ABC):
             limits = f"the slide has {what} 0 to {size - 1}" if size else f"the slide has no {what}"
             raise OutOfRangeError(what, value, limits, location=self.location)
 
-    def _position_set(self, name: str) -> PositionSet:
+    def position_set(self, name: str) -> PositionSet:
+        """A position set as it is kept; OutOfRangeError for a name that the slide has not."""
         if name not in self._position_sets:
             limits = "the slide has " + ", ".join(self.position_sets)
             raise OutOfRangeError("position set", name, limits, location=self.location)

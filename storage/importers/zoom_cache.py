@@ -83,7 +83,7 @@ class ZoomCachedSlide(Slide):
             header=source.header,
             channels=source.channels,
             fields=source.fields,
-            position_sets={name: source._position_set(name) for name in source.position_sets},
+            position_sets={name: source.position_set(name) for name in source.position_sets},
             size_z=source.size_z,
             size_t=source.size_t,
             scenes=source.scenes,
