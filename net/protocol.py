@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import blosc
@@ -29,6 +29,10 @@ VERSION = 1
 MAX_HEADER_NBYTES = 64 << 10
 MAX_FRAMES = 256
 MAX_MESSAGE_NBYTES = 256 << 20
+MAX_REQUEST_FRAMES = 8
+MAX_REQUEST_NBYTES = 128 << 10
+"""Requests are small, so that whoever holds many of them holds little."""
+
 MAX_TILES = 64
 MAX_REQUESTS = 64
 """Requests of one connection that a server holds."""
@@ -95,6 +99,8 @@ def request_from(frames: Sequence[Buffer]) -> Request:
     header = _header_from(frames)
     number = _id_in(header)
     try:
+        if len(frames) > MAX_REQUEST_FRAMES or sum(map(len, frames)) > MAX_REQUEST_NBYTES:
+            raise ProtocolError(f"a request has at most {MAX_REQUEST_FRAMES} frames and {MAX_REQUEST_NBYTES} bytes")
         version = header.pop("v", None)
         if version != VERSION:
             raise VersionError(version)
@@ -133,6 +139,30 @@ class VersionError(ProtocolError):
             f"this side speaks version {VERSION} of the protocol, the other side version {_shortened(version)}; "
             "update the older one"
         )
+
+
+# the list of slides
+
+_ROOM_FOR_SLIDES = MAX_HEADER_NBYTES - 1024
+
+
+def slides_page(entries: Iterable[Mapping], after: str = "") -> dict:
+    """Keys of a reply to `slides`: of these entries those whose names come after `after`, as many as a header holds."""
+    page, room = [], _ROOM_FOR_SLIDES
+    for entry in sorted((entry for entry in entries if entry["name"] > after), key=lambda entry: entry["name"]):
+        nbytes = _json_nbytes(entry)
+        if nbytes > _ROOM_FOR_SLIDES:
+            entry = {"name": entry["name"]}
+            nbytes = _json_nbytes(entry)
+        room -= nbytes + 1
+        if room < 0:
+            return {"slides": page, "rest": True}
+        page.append(entry)
+    return {"slides": page, "rest": False}
+
+
+def _json_nbytes(value: object) -> int:
+    return len(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())
 
 
 # errors
