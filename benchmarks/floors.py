@@ -189,11 +189,12 @@ def upload_s(texture, n_tiles: int) -> float:
     from OpenGL import GL
 
     tile = np.zeros(texture.tile_shape, np.uint16)
+    address = tile.ctypes.data
     texture.bind()
     GL.glFinish()
     start = time.perf_counter()
     for layer in range(n_tiles):
-        texture.upload(layer % texture.layers, tile)
+        texture.upload(layer % texture.layers, address)
     GL.glFinish()
     return time.perf_counter() - start
 

@@ -12,7 +12,8 @@ _SLAB_NBYTES = 8 << 20
 
 
 class TileCache:
-    """Tiles of one shape under integer keys. Memory comes in slabs as needed and is used again, never given back until `close`.
+    """Tiles of one shape under integer keys. Memory comes in slabs as needed and is used again, never given back until `close`;
+    the owner may add memory of its choosing before.
 
     A tile is first *reserved* (someone decodes into it), then *put* (anyone may look at it). Any thread.
     """
@@ -74,6 +75,22 @@ class TileCache:
     def nbytes(self) -> int:
         """Bytes allocated so far."""
         return self._allocated * self.tile_nbytes
+
+    @property
+    def fresh(self) -> int:
+        """Tiles for which there is memory that holds nothing yet."""
+        return len(self._free)
+
+    @property
+    def unallocated(self) -> int:
+        """Tiles that the budget still has room for, and no memory yet."""
+        return self.capacity - self._allocated
+
+    def add_memory(self, tiles: np.ndarray) -> None:
+        """Give the cache (n, *tile_shape) uint16 memory to use, at most `unallocated` tiles; it must outlive the cache."""
+        with self._lock:
+            self._free.extend(tiles)
+            self._allocated += len(tiles)
 
     def clear(self) -> None:
         """Forget all tiles; their memory stays for the next ones."""

@@ -20,10 +20,11 @@ from rawmosaic.viewer.loader import TileLoader
 from rawmosaic.viewer.motion import Motion
 from rawmosaic.viewer.plan import OVERLAP_MODES, FramePlan, Geometry, TileNumbers, View, outline_rows, plan_frame
 from rawmosaic.viewer.renderer import Renderer, Target
+from rawmosaic.viewer.staging import Staging
 from rawmosaic.viewer.tile_store import TileStore, is_software_driver, layers_for_view
 
 INTERPOLATIONS = ("auto", "nearest", "smooth")
-UPLOAD_DEADLINE_S = 0.008
+UPLOAD_DEADLINE_S = 0.004
 """Time that one frame spends on uploads; what is left comes with the next."""
 
 
@@ -114,6 +115,7 @@ class Engine:
         )
         self._renderer = Renderer()
         self._tiles = TileCache(tile_shape, budgets.ram_bytes(ram_bytes))
+        self._staging = Staging(self._tiles)
         self._loader = TileLoader(
             self._read_tiles,
             self._tiles,
@@ -284,9 +286,11 @@ class Engine:
         end = time.monotonic() + timeout_s
         full = False  # more in view than fits on any layer: what fits is shown
         self._given_up = set()
-        while (plan := self.plan(view)).fetch and not full:
+        # coarser tiles stand in only for what cannot be read
+        while (plan := self.plan(view, stands_in=full or bool(self._unreadable()))).fetch and not full:
             outstanding = list(plan.fetch)
             while outstanding and not full:
+                self._let_go(1.0)
                 arrived = self._loader.wait_for(outstanding, 0.5)
                 uploaded = self._upload(arrived, float("inf"))
                 full = bool(arrived) and not uploaded
@@ -317,6 +321,7 @@ class Engine:
         self._loader.want(())
         while not self._loader.idle:
             self._loader.wait(0.1)
+        self._let_go(1.0)
         self._tiles.clear()
         self.store.cache.clear()
 
@@ -327,15 +332,17 @@ class Engine:
             if source is not None:
                 source.close()
         self._tiles.close()
+        self._staging.close()
         self._renderer.close()
         self.store.close()
 
-    def plan(self, view: View | None = None) -> FramePlan:
+    def plan(self, view: View | None = None, *, stands_in: bool = True) -> FramePlan:
         """The plan of a frame now; its tiles become the most recently used, and what it misses is asked for."""
         view = view or self.view()
-        plan = self._planned(view)
+        plan = self._planned(view, stands_in=stands_in)
         if self.store.make_room(plan.tiles_wanted):
-            plan = self._planned(view)
+            plan = self._planned(view, stands_in=stands_in)
+        self._staging.grow(len(plan.fetch))
         self._loader.want(plan.fetch, self._soon)
         return self._marked(plan)
 
@@ -369,7 +376,11 @@ class Engine:
             return False
         return view.camera.scale * self._overview.slide.header.pixel_size_um <= view.camera.pixel_size_um
 
-    def _planned(self, view: View, level: int | None = None) -> FramePlan:
+    def _unreadable(self) -> set[int]:
+        """Tiles that are not to be waited for."""
+        return self._loader.resting() | self._given_up
+
+    def _planned(self, view: View, level: int | None = None, stands_in: bool = True) -> FramePlan:
         source = self._mosaic
         if overview := self._shows_overview(view):
             source = self._overview
@@ -382,23 +393,33 @@ class Engine:
             source.slide.acquired(view.z, view.t),
             self.store.cache.lookup,
             self.store.capacity,
-            self._loader.resting() | self._given_up,
+            self._unreadable(),
             level,
+            stands_in,
         )
         return replace(plan, overview=overview)
 
     def _upload(self, tiles: list[tuple[int, np.ndarray]], deadline: float) -> set[int]:
-        """Copy tiles that are in memory into texture layers, in order, until the deadline; returns which were copied."""
-        uploaded = set()
+        """Have tiles that are in memory copied into texture layers, in order, until the deadline; returns which were."""
+        uploaded, held = set(), []
+        self._let_go()
         self.store.texture.bind()
         for number, tile in tiles:
-            if not self.store.upload(number, tile):
+            layer = self.store.cache.allocate(number)
+            if layer is None:
                 break
+            if self._staging.upload(self.store.texture, layer, tile):
+                held.append(number)
             uploaded.add(number)
             if time.perf_counter() > deadline:
                 break
-        self._loader.release(uploaded)
+        self._staging.fence(held)
+        self._loader.release(uploaded, held)
         return uploaded
+
+    def _let_go(self, timeout_s: float = 0.0) -> None:
+        if fetched := self._staging.fetched(timeout_s):
+            self._loader.let_go(fetched)
 
     def _draw(self, plan: FramePlan, view: View, target: Target) -> None:
         looks = [self.channels[channel] for channel in view.channels]

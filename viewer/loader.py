@@ -3,10 +3,15 @@
 The GL thread says with every frame what it wants, most urgent first, and what it may want soon; that list replaces the last one,
 so whatever left the view is no longer asked for. Workers take from its front. They never touch GL; the GL thread never touches a
 file. README.md tells the states of a tile and the tiers of a request.
+
+What may be needed soon has threads of its own, which give way where the system lets them: a frame that is being drawn, on a
+software driver above all, shall not be slower because its neighbourhood is read meanwhile.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections import deque
@@ -22,6 +27,7 @@ from rawmosaic.storage.tile_cache import TileCache
 FIRST_RETRY_S = 0.25
 LAST_RETRY_S = 8.0
 MOST_AT_ONCE = 8
+BACKGROUND_NICENESS = 10
 
 
 @dataclass(frozen=True)
@@ -54,15 +60,23 @@ class TileLoader:
     ):
         self._read_tiles, self._cache, self._on_arrival = read_tiles, cache, on_arrival
         self._changed = threading.Condition()
-        self._queue: deque[int] = deque()
+        self._urgent_queue: deque[int] = deque()
+        self._soon_queue: deque[int] = deque()
         self._wanted: set[int] = set()
         self._asked_for: set[int] = set()
         self._urgent: set[int] = set()
+        self._held: set[int] = set()
         self._in_flight: set[int] = set()
         self._failures: dict[int, Failure] = {}
         self._closed = False
         self.tiles_read = 0
-        self._threads = [threading.Thread(target=self._work, name=f"tile-loader-{i}", daemon=True) for i in range(threads)]
+        background = -(-threads // 2)
+        self._n_of = {True: threads, False: background}
+        self._threads = [
+            threading.Thread(target=self._work, args=(urgent,), name=f"tile-{name}-{i}", daemon=True)
+            for urgent, name, count in ((True, "loader", threads), (False, "prefetch", background))
+            for i in range(count)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -72,30 +86,39 @@ class TileLoader:
         Tiles already here or on the way are not read again. Those for the view keep their memory until `release`; those for
         later are the first to lose it.
         """
-        now = time.monotonic()
-        keys = list(keys)
-        everything = [*keys, *soon]
+        keys, soon = list(keys), list(soon)
         with self._changed:
-            self._wanted, self._urgent, self._asked_for = set(keys), set(keys), set(everything)
-            self._queue = deque(
-                key for key in everything if key not in self._cache and key not in self._in_flight and self._may_try(key, now)
-            )
+            self._wanted, self._urgent = set(keys), set(keys)
+            self._asked_for = self._urgent.union(soon)
+            self._urgent_queue = self._to_read(keys)
+            self._soon_queue = self._to_read(key for key in soon if key not in self._urgent)
             self._changed.notify_all()
+
+    def _to_read(self, keys: Iterable[int]) -> deque[int]:
+        now = time.monotonic()
+        return deque(key for key in keys if key not in self._cache and key not in self._in_flight and self._may_try(key, now))
 
     def ready(self, keys: Iterable[int]) -> list[tuple[int, np.ndarray]]:
         """Those of the wanted keys that are in memory, with their tiles, in order; they stay pinned until `release`."""
         return [(key, tile) for key in keys if (tile := self._cache.get(key)) is not None]
 
-    def release(self, keys: Iterable[int]) -> None:
-        """These tiles were uploaded: their memory may be used again."""
+    def release(self, keys: Iterable[int], held: Iterable[int] = ()) -> None:
+        """These tiles were uploaded: their memory may be used again; that of the `held` ones after `let_go`."""
         with self._changed:
             self._wanted.difference_update(keys)
+            self._held.update(held)
+            self._changed.notify_all()
+
+    def let_go(self, keys: Iterable[int]) -> None:
+        """The driver has read these tiles that were held."""
+        with self._changed:
+            self._held.difference_update(keys)
             self._changed.notify_all()
 
     def wait(self, timeout_s: float) -> None:
         """Return when something arrived or failed, at once if nothing is under way, or after the time-out."""
         with self._changed:
-            if self._queue or self._in_flight:
+            if self.pending:
                 self._changed.wait(timeout_s)
 
     def wait_for(self, keys: Iterable[int], timeout_s: float) -> list[tuple[int, np.ndarray]]:
@@ -108,18 +131,18 @@ class TileLoader:
 
     def _comes_by_itself(self) -> bool:
         """Whether a thread reads, or could: not when all memory is taken by tiles that wait for `release`."""
-        return bool(self._in_flight) or (bool(self._queue) and self._cache.has_room(pinned=self._wanted))
+        return bool(self._in_flight) or (self.pending > 0 and self._cache.has_room(pinned=self._pinned()))
 
     @property
     def idle(self) -> bool:
         """Whether nothing wanted is waiting or on the way."""
         with self._changed:
-            return not self._queue and not self._in_flight
+            return self.pending == 0
 
     @property
     def pending(self) -> int:
         """Tiles that wait or are on the way."""
-        return len(self._queue) + len(self._in_flight)
+        return len(self._urgent_queue) + len(self._soon_queue) + len(self._in_flight)
 
     def failed(self) -> dict[int, Failure]:
         """Tiles that could not be read; a copy."""
@@ -138,18 +161,24 @@ class TileLoader:
         """Stop and join the threads; closing twice is harmless."""
         with self._changed:
             self._closed = True
-            self._queue.clear()
-            self._wanted, self._asked_for = set(), set()
+            self._urgent_queue.clear()
+            self._soon_queue.clear()
+            self._wanted, self._asked_for, self._held = set(), set(), set()
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
+
+    def _pinned(self) -> set[int]:
+        return self._wanted | self._held if self._held else self._wanted
 
     def _may_try(self, key: int, now: float) -> bool:
         failure = self._failures.get(key)
         return failure is None or now >= failure.retry_at
 
-    def _work(self) -> None:
-        while (batch := self._take()) is not None:
+    def _work(self, urgent: bool) -> None:
+        if not urgent:
+            _give_way()
+        while (batch := self._take(urgent)) is not None:
             self._deliver(batch, self._outcomes(batch))
             with suppress(Exception):  # a window that is just closing must not end the thread
                 self._on_arrival()
@@ -162,7 +191,7 @@ class TileLoader:
         except BaseException as error:  # whatever a source raises, the picture goes on without these tiles
             return [error] * len(batch)
 
-    def _take(self) -> list[tuple[int, np.ndarray]] | None:
+    def _take(self, urgent: bool) -> list[tuple[int, np.ndarray]] | None:
         """The most urgent tiles with memory to decode into, waiting for some; None when the loader closes.
 
         Several at once: taking and delivering cost more than decoding if threads meet for every tile. Few when few are left, so
@@ -170,10 +199,11 @@ class TileLoader:
         """
         with self._changed:
             while not self._closed:
-                share = min(MOST_AT_ONCE, -(-len(self._queue) // (2 * len(self._threads))))
+                queue = self._urgent_queue if urgent else self._soon_queue
+                share = min(MOST_AT_ONCE, -(-len(queue) // (2 * self._n_of[urgent])))
                 batch = []
-                while len(batch) < share and (tile := self._cache.reserve(pinned=self._wanted)) is not None:
-                    batch.append((self._queue.popleft(), tile))
+                while len(batch) < share and (tile := self._cache.reserve(pinned=self._pinned())) is not None:
+                    batch.append((queue.popleft(), tile))
                 if batch:
                     self._in_flight.update(key for key, _ in batch)
                     return batch
@@ -193,7 +223,7 @@ class TileLoader:
                 if not isinstance(error, NoLongerWantedError):
                     self._failures[key] = self._next_failure(key, error)
                 elif key in self._asked_for:  # it came back into view, and was taken for being on the way
-                    self._queue.appendleft(key)
+                    (self._urgent_queue if key in self._urgent else self._soon_queue).appendleft(key)
             self._changed.notify_all()
 
     def _next_failure(self, key: int, error: BaseException) -> Failure:
@@ -202,3 +232,10 @@ class TileLoader:
         if isinstance(error, DamagedSlideError):  # bytes do not mend themselves
             delay = LAST_RETRY_S
         return Failure(error, attempts, time.monotonic() + delay)
+
+
+def _give_way() -> None:
+    """Let this thread run after those that somebody waits for, where the system knows priorities of single threads."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BACKGROUND_NICENESS)

@@ -6,6 +6,7 @@ pixels of a zoom layer, ``s_`` mosaic µm, ``w_`` screen pixels from the screen'
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 
@@ -21,6 +22,9 @@ OVERLAP_MODES = ("top", "nearest", "feather", "max")
 ROWS_BEFORE_CHANNELS = 3
 """Table rows per quad before those of its channels; shaders/mosaic.vert says what each holds."""
 
+ROOM_TO_GROW = 1 << 22
+"""Fields that the numbers of a growing slide's tiles leave room for."""
+
 MOST_CHANNELS_AT_ONCE = 12
 """Channels of one pass: every OpenGL 3.3 driver has room for 15 flat vec4 inputs, of which 3 are not channels'."""
 
@@ -29,20 +33,21 @@ class TileNumbers:
     """Tile keys of a slide as single integers, so that thousands are made, compared and looked up at once.
 
     The numbers are those from `first`, which is not below `first_number`, to `end` - 1: slides shown together do not share any.
+    They stay what they are while a slide grows.
     """
 
     def __init__(self, slide: Slide, first_number: int = 0):
-        tiling, n_fields = slide.tiling, slide.n_fields
+        tiling, n_fields = slide.tiling, max(slide.n_fields, ROOM_TO_GROW) if slide.growing else slide.n_fields
         counts = [tiling.tile_count(level, n_fields) for level in range(len(tiling.levels))]
         self._n_channels, self._size_z, self._size_t = len(slide.channels), slide.size_z, slide.size_t
         per_tile = max(1, self._n_channels * self._size_z * self._size_t)
         base = -(-first_number // per_tile)
-        self._first = base + np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self._first = [base, *(base + np.cumsum(counts, dtype=np.int64)).tolist()]
         self.first = base * per_tile
-        self.end = int(self._first[-1]) * per_tile
+        self.end = self._first[-1] * per_tile
 
-    def encode(self, level: int, index: np.ndarray, channel: int, z: int, t: int) -> np.ndarray:
-        """(n,) int64 numbers of the tiles with these indices on a level."""
+    def encode(self, level: int, index: np.ndarray, channel: int | np.ndarray, z: int, t: int) -> np.ndarray:
+        """int64 numbers of the tiles with these indices (and channels, broadcast) on a level."""
         tile = self._first[level] + np.asarray(index, np.int64)
         return ((tile * self._n_channels + channel) * self._size_z + z) * self._size_t + t
 
@@ -51,8 +56,8 @@ class TileNumbers:
         rest, t = divmod(int(number), self._size_t)
         rest, z = divmod(rest, self._size_z)
         tile, channel = divmod(rest, self._n_channels)
-        level = int(np.searchsorted(self._first, tile, side="right")) - 1
-        return TileKey(level, tile - int(self._first[level]), channel, z, t)
+        level = bisect_right(self._first, tile) - 1
+        return TileKey(level, tile - self._first[level], channel, z, t)
 
 
 @dataclass(frozen=True)
@@ -162,6 +167,7 @@ def plan_frame(
     capacity: int,
     failed: Container[int] = frozenset(),
     level: int | None = None,
+    stands_in: bool = True,
 ) -> FramePlan:
     """Plan one frame.
 
@@ -177,6 +183,8 @@ def plan_frame(
         Tile numbers that cannot be read: their place is taken by a coarser layer.
     level
         The layer to draw, if not the one that the scale asks for.
+    stands_in
+        Whether coarser layers are looked for where a tile is not resident.
     """
     camera = view.camera
     groups = _channel_groups(view, geometry, acquired)
@@ -184,11 +192,10 @@ def plan_frame(
     while True:
         batches = [_tiles_in_view(view, geometry, tiling, level, *group) for group in groups]
         wanted = [
-            numbers.encode(level, batch.index, view.channels[channel], view.z, view.t)
+            numbers.encode(level, batch.index[:, None], np.array(view.channels)[list(batch.channels)], view.z, view.t)
             for batch in batches
-            for channel in batch.channels
         ]
-        own = _distinct(np.concatenate(wanted)) if wanted else np.empty(0, np.int64)
+        own = _distinct(np.concatenate([each.ravel() for each in wanted])) if wanted else np.empty(0, np.int64)
         if len(own) <= capacity or level == len(tiling.levels) - 1:
             break
         level += 1
@@ -199,8 +206,8 @@ def plan_frame(
     layers = lookup(own)
     missing = failures = 0
     shown: list[np.ndarray] = []
-    for batch in batches:
-        rows, resolved = _rows(view, geometry, tiling, numbers, level, batch, lookup, failed)
+    for batch, tiles in zip(batches, wanted, strict=True):
+        rows, resolved = _rows(view, geometry, tiling, numbers, level, batch, tiles, lookup, failed, stands_in)
         keep = resolved.any_resident
         stand_ins.append(resolved.stand_ins)
         fetch.append(resolved.fetch)
@@ -446,48 +453,43 @@ def _rows(
     numbers: TileNumbers,
     level: int,
     batch: _Batch,
+    wanted: np.ndarray,
     lookup: Callable[[np.ndarray], np.ndarray],
     failed: Container[int],
+    stands_in: bool,
 ) -> tuple[np.ndarray, _Resolved]:
-    """(quads, 3 + channels, 4) float32 table rows of a batch, and what is missing."""
-    n = len(batch.fields)
-    rows = np.zeros((n, ROWS_BEFORE_CHANNELS + len(batch.channels), 4), np.float32)
+    """(quads, 3 + channels, 4) float32 table rows of a batch whose (quads, channels) tiles are `wanted`, and what is missing."""
+    rows = np.zeros((len(batch.fields), ROWS_BEFORE_CHANNELS + len(batch.channels), 4), np.float32)
     rows[:, 0, :2] = batch.p_centre
     rows[:, 0, 2:] = geometry.p_sizes[batch.fields]
     rows[:, 2, :2] = batch.w_centre
     if view.overlap == "top":
         rows[:, 2, 3] = _depth_by_order(batch.fields)
-    w_distance = _distance_from_centre(view.camera, batch)
-    stand_ins, fetch, urgency = [], [], []
-    missing = failures = 0
-    for column, position in enumerate(batch.channels):
-        channel = view.channels[position]
-        wanted = numbers.encode(level, batch.index, channel, view.z, view.t)
-        layers = lookup(wanted)
-        target = rows[:, ROWS_BEFORE_CHANNELS + column]
-        target[:, 0] = layers
-        target[:, 1] = 1.0 / tiling.levels[level].factor
-        target[:, 2:] = batch.l_origin
-        absent = np.flatnonzero(layers < 0)
-        if len(absent):
-            broken = np.array([number in failed for number in wanted[absent].tolist()], bool)
-            fetch.append(wanted[absent[~broken]])
-            urgency.append(w_distance[absent[~broken]])
-            missing += len(_distinct(wanted[absent[~broken]]))
-            failures += len(_distinct(wanted[absent[broken]]))
-            more = _stand_ins(view, geometry, tiling, numbers, level, batch, channel, absent, broken, target, lookup, failed)
-            fetch.append(more)
-            urgency.append(np.zeros(len(more)))
-            missing += len(more)
-            found = target[absent, 0]
-            stand_ins.append(found[found >= 0])
+    target = rows[:, ROWS_BEFORE_CHANNELS:]
+    target[..., 0] = lookup(wanted.ravel()).reshape(wanted.shape)
+    target[..., 1] = 1.0 / tiling.levels[level].factor
+    target[..., 2:] = batch.l_origin[:, None]
+    quads, columns = np.nonzero(target[..., 0] < 0)
+    if not len(quads):
+        return rows, _Resolved(np.empty(0), np.ones(len(rows), bool), np.empty(0, np.int64), np.empty(0), 0, 0)
+
+    absent = wanted[quads, columns]
+    broken = np.array([number in failed for number in absent.tolist()], bool) if failed else np.zeros(len(absent), bool)
+    fetch, unreadable = absent[~broken], absent[broken]
+    instead = np.empty(0, np.int64)
+    if stands_in:
+        channels = np.array(view.channels)[list(batch.channels)]
+        instead = _stand_ins(
+            view, geometry, tiling, numbers, level, batch, channels[columns], quads, columns, broken, target, lookup, failed
+        )
+    found = target[quads, columns, 0]
     return rows, _Resolved(
-        np.concatenate(stand_ins) if stand_ins else np.empty(0),
-        (rows[:, ROWS_BEFORE_CHANNELS:, 0] >= 0).any(axis=1),
-        np.concatenate(fetch) if fetch else np.empty(0, np.int64),
-        np.concatenate(urgency) if urgency else np.empty(0),
-        missing,
-        failures,
+        found[found >= 0],
+        (target[..., 0] >= 0).any(axis=1),
+        np.concatenate([fetch, instead]),
+        np.concatenate([_distance_from_centre(view.camera, batch)[quads[~broken]], np.zeros(len(instead))]),
+        len(_distinct(fetch)) + len(instead),
+        len(_distinct(unreadable)),
     )
 
 
@@ -504,30 +506,33 @@ def _stand_ins(
     numbers: TileNumbers,
     level: int,
     batch: _Batch,
-    channel: int,
-    absent: np.ndarray,
+    channels: np.ndarray,
+    quads: np.ndarray,
+    columns: np.ndarray,
     broken: np.ndarray,
     target: np.ndarray,
     lookup: Callable[[np.ndarray], np.ndarray],
     failed: Container[int],
 ) -> np.ndarray:
-    """Fill the rows of absent tiles from coarser layers; returns numbers to fetch in place of tiles that cannot be read."""
+    """Fill the entries (quads, columns) of absent tiles from coarser layers; returns numbers to fetch in place of those that are
+    `broken`. All arrays but `target` have one entry for each absent tile of each quad."""
     fetch = []
     for coarser in range(level + 1, len(tiling.levels)):
-        if not len(absent):
+        if not len(quads):
             break
-        index, l_origin = _ancestors(geometry, tiling, coarser, batch.fields[absent], batch.p_rect[absent])
-        wanted = numbers.encode(coarser, index, channel, view.z, view.t)
+        index, l_origin = _ancestors(geometry, tiling, coarser, batch.fields[quads], batch.p_rect[quads])
+        wanted = numbers.encode(coarser, index, channels, view.z, view.t)
         layers = lookup(wanted)
         found = layers >= 0
-        target[absent[found], 0] = layers[found]
-        target[absent[found], 1] = 1.0 / tiling.levels[coarser].factor
-        target[absent[found], 2:] = l_origin[found]
+        at = quads[found], columns[found]
+        target[(*at, 0)] = layers[found]
+        target[(*at, 1)] = 1.0 / tiling.levels[coarser].factor
+        target[(*at, slice(2, None))] = l_origin[found]
         if broken.any():
             replaceable = np.array([number not in failed for number in wanted.tolist()], bool)
             fetch.append(_distinct(wanted[broken & ~found & replaceable]))
             broken = broken & ~replaceable
-        absent, broken = absent[~found], broken[~found]
+        quads, columns, channels, broken = quads[~found], columns[~found], channels[~found], broken[~found]
     return np.concatenate(fetch) if fetch else np.empty(0, np.int64)
 
 

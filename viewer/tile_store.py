@@ -7,8 +7,6 @@ tile cache.
 
 from __future__ import annotations
 
-import numpy as np
-
 from rawmosaic.storage.errors import GraphicsError
 from rawmosaic.viewer.gl.api import GL
 from rawmosaic.viewer.gl.objects import TileTexture
@@ -46,13 +44,6 @@ class TileStore:
         self.texture = self._allocate(tile_shape, min(self.capacity, tiles + tiles // 2))
         self.cache = TextureCache(self.texture.layers)
         return True
-
-    def upload(self, number: int, tile: np.ndarray) -> bool:
-        """Copy a tile into a layer, the least recently used if none is free; False if all are wanted in view."""
-        layer = self.cache.allocate(number)
-        if layer is not None:
-            self.texture.upload(layer, tile)
-        return layer is not None
 
     def close(self) -> None:
         """Delete the texture; closing twice is harmless."""

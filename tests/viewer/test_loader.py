@@ -345,3 +345,23 @@ def test_want_after_close_is_harmless(make: Callable[..., TileLoader], source: S
     loader.close()
     loader.want([1])
     assert source.read == []
+
+
+def test_memory_that_the_driver_still_reads_is_not_used_again(make):
+    loader = make(tiles=4)
+    loader.want([1, 2, 3, 4])
+    collected(loader, [1, 2, 3, 4], release=False)
+    loader.release([1, 2, 3, 4], held=[1, 2, 3, 4])
+    loader.want([5])
+    assert loader.wait_for([5], 0.1) == []
+    assert [key for key, _ in loader.ready([1, 2, 3, 4])] == [1, 2, 3, 4]
+    loader.let_go([2])
+    assert collected(loader, [5]) == [5]
+    assert [key for key, _ in loader.ready([1, 2, 3, 4])] == [1, 3, 4]
+
+
+def test_what_may_be_needed_soon_is_not_urgent(make, source: Source):
+    loader = make()
+    loader.want([1], soon=[2])
+    until(lambda: loader.idle)
+    assert sorted(zip(source.read, source.urgent, strict=True)) == [(1, True), (2, False)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -267,6 +268,14 @@ SLIDES = {
 }
 
 
+MEMORY = {
+    "mapped": {"MOST_NBYTES": 1 << 29},
+    "ordinary": {"MOST_NBYTES": 0},
+    "both": {"MOST_NBYTES": 1 << 18, "SLAB_NBYTES": 1 << 18},
+}
+"""Where tiles lie before they are uploaded: in memory that the driver reaches, or not, or a part of them."""
+
+
 def troubled(slide: Slide, trouble: str, seed: int) -> Slide:
     """The slide on slow storage, or with unreadable tiles."""
     if trouble == "slow":
@@ -297,10 +306,16 @@ def set_view(viewer: OffscreenViewer, step: tuple) -> None:
     st.lists(STEP, min_size=1, max_size=8),
     st.integers(1, 3),
     st.integers(0, 3),
+    st.sampled_from(sorted(MEMORY)),
 )
-def test_after_any_walk_the_picture_is_that_of_a_new_viewer(kind: str, trouble: str, walk: list[tuple], threads: int, seed: int):
+def test_after_any_walk_the_picture_is_that_of_a_new_viewer(
+    kind: str, trouble: str, walk: list[tuple], threads: int, seed: int, memory: str
+):
     slide = troubled(SLIDES[kind](seed), trouble, seed)
-    with OffscreenViewer(slide, size=SIZE, threads=threads, **TINY) as viewer:
+    with (
+        patch.multiple("rawmosaic.viewer.staging", **MEMORY[memory]),
+        OffscreenViewer(slide, size=SIZE, threads=threads, **TINY) as viewer,
+    ):
         for step in walk:
             set_view(viewer, step)
             for _ in range(step[2]):

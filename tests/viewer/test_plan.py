@@ -157,7 +157,9 @@ def test_every_tile_has_a_number_of_its_own():
 
 def test_numbers_of_large_slides_do_not_overflow():
     tiling = Tiling.of((2160, 2560))
-    numbers = TileNumbers(SimpleNamespace(tiling=tiling, n_fields=1_000_000, channels=range(12), size_z=50, size_t=1000))
+    numbers = TileNumbers(
+        SimpleNamespace(tiling=tiling, n_fields=1_000_000, channels=range(12), size_z=50, size_t=1000, growing=False)
+    )
     key = TileKey(0, tiling.tile_count(0, 1_000_000) - 1, 11, 49, 999)
     number = int(numbers.encode(0, np.array([key.index]), 11, 49, 999)[0])
     assert number > 2**40

@@ -57,12 +57,15 @@ class TileTexture(_Owned):
             self.close()
             raise GraphicsError(f"the driver refuses a texture array of {layers} layers of {height} × {width} pixels of 16 bit")
 
-    def upload(self, layer: int, tile: np.ndarray) -> None:
-        """Copy a C-contiguous uint16 tile of the whole tile shape into a layer; the texture must be bound."""
+    def upload(self, layer: int, address: int) -> None:
+        """Copy a C-contiguous uint16 tile of the whole tile shape into a layer; the texture must be bound.
+
+        `address`: where the tile lies in memory, or in the pixel buffer that is bound.
+        """
         height, width = self.tile_shape
         GL.glTexSubImage3D(
             *(GL.GL_TEXTURE_2D_ARRAY, 0, 0, 0, layer, width, height, 1),
-            *(GL.GL_RED, GL.GL_UNSIGNED_SHORT, ctypes.c_void_p(tile.ctypes.data)),
+            *(GL.GL_RED, GL.GL_UNSIGNED_SHORT, ctypes.c_void_p(address)),
         )
 
     def bind(self, unit: int = 0) -> None:
@@ -72,6 +75,50 @@ class TileTexture(_Owned):
 
     def _delete(self) -> None:
         GL.glDeleteTextures([self.name])
+
+
+class PixelBuffer(_Owned):
+    """Memory that both the processor and the driver reach, mapped for as long as it lives; a source of uploads while bound."""
+
+    kind = "pixel buffer"
+
+    def __init__(self, nbytes: int):
+        super().__init__(GL.glGenBuffers(1))
+        self.nbytes = nbytes
+        flags = GL.GL_MAP_WRITE_BIT | GL.GL_MAP_READ_BIT | GL.GL_MAP_PERSISTENT_BIT | GL.GL_MAP_COHERENT_BIT
+        while GL.glGetError():
+            pass
+        self.bind()
+        GL.glBufferStorage(GL.GL_PIXEL_UNPACK_BUFFER, nbytes, None, flags | GL.GL_CLIENT_STORAGE_BIT)
+        mapped = GL.glMapBufferRange(GL.GL_PIXEL_UNPACK_BUFFER, 0, nbytes, flags)
+        self.unbind()
+        self.address = int(mapped if isinstance(mapped, int) else ctypes.cast(mapped, ctypes.c_void_p).value or 0)
+        if GL.glGetError() or not self.address:
+            self.close()
+            raise GraphicsError(f"the driver has no {nbytes} bytes of mapped memory")
+        self.memory = np.frombuffer((ctypes.c_char * nbytes).from_address(self.address), np.uint8)
+        """(nbytes,) uint8; nobody may look at it after `close`."""
+
+    def bind(self) -> None:
+        """Uploads read from here, by offsets, from now on."""
+        GL.glBindBuffer(GL.GL_PIXEL_UNPACK_BUFFER, self.name)
+
+    @staticmethod
+    def unbind() -> None:
+        """Uploads read from addresses again."""
+        GL.glBindBuffer(GL.GL_PIXEL_UNPACK_BUFFER, 0)
+
+    def _delete(self) -> None:
+        GL.glDeleteBuffers(1, [self.name])  # which ends the mapping
+
+
+def can_map_persistently() -> bool:
+    """Whether the current context has buffer storage (OpenGL 4.4, or the extension)."""
+    version = GL.glGetIntegerv(GL.GL_MAJOR_VERSION), GL.glGetIntegerv(GL.GL_MINOR_VERSION)
+    if tuple(map(int, version)) >= (4, 4):
+        return True
+    count = int(GL.glGetIntegerv(GL.GL_NUM_EXTENSIONS))
+    return any(GL.glGetStringi(GL.GL_EXTENSIONS, i) == b"GL_ARB_buffer_storage" for i in range(count))
 
 
 class PictureTexture(_Owned):
