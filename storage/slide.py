@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -289,23 +289,35 @@ class Slide(ABC):
 
     def _assembled_plane(self, field: int, channel: int, z: int, t: int, level: int) -> np.ndarray:
         """(h, w) uint16: a plane of any level put together from its tiles, for subclasses that have nothing but tiles."""
-        cut = self.tiling.levels[level]
-        height, width = reduced_shape((int(self.fields["height"][field]), int(self.fields["width"][field])), cut.factor)
-        tile_height, tile_width = self.tiling.tile_shape
+        plane = np.empty(self._plane_shape(field, level), np.uint16)
         tile = np.empty(self.tiling.tile_shape, np.uint16)
+        for key, target, source in self._tiles_of_plane(field, channel, z, t, level):
+            self._read_tile(key, tile)
+            plane[target] = tile[source]
+        return plane
+
+    def _plane_shape(self, field: int, level: int) -> tuple[int, int]:
+        return reduced_shape((int(self.fields["height"][field]), int(self.fields["width"][field])), self.levels[level])
+
+    def _tiles_of_plane(
+        self, field: int, channel: int, z: int, t: int, level: int
+    ) -> Iterator[tuple[TileKey, tuple[slice, slice], tuple[slice, slice]]]:
+        """The tiles that a plane lies in: (key, window of the plane, window of the tile) of each."""
+        cut = self.tiling.levels[level]
+        height, width = self._plane_shape(field, level)
         if cut.packed:
             slot = int(self.fields["slot"][field])
-            self._read_tile(TileKey(level, slot // cut.fields_per_tile, channel, z, t), tile)
             row, column = cut.slot_origin(slot)
-            return tile[row : row + height, column : column + width].copy()
-        plane = np.empty((height, width), np.uint16)
+            key = TileKey(level, slot // cut.fields_per_tile, channel, z, t)
+            yield key, (slice(height), slice(width)), (slice(row, row + height), slice(column, column + width))
+            return
+        tile_height, tile_width = self.tiling.tile_shape
         for row in range(-(-height // tile_height)):
             for column in range(-(-width // tile_width)):
-                index = field * cut.tiles_per_field + row * cut.grid[1] + column
-                self._read_tile(TileKey(level, index, channel, z, t), tile)
-                target = plane[row * tile_height : (row + 1) * tile_height, column * tile_width : (column + 1) * tile_width]
-                target[:] = tile[: target.shape[0], : target.shape[1]]
-        return plane
+                top, left = row * tile_height, column * tile_width
+                down, right = min(top + tile_height, height), min(left + tile_width, width)
+                key = TileKey(level, field * cut.tiles_per_field + row * cut.grid[1] + column, channel, z, t)
+                yield key, (slice(top, down), slice(left, right)), (slice(down - top), slice(right - left))
 
     def _set_fields(self, fields: np.ndarray, position_sets: Mapping[str, PositionSet]) -> None:
         """Replace the table of fields by a longer one, for subclasses that grow: after `acquired` knows the new rows, so that
