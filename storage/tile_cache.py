@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Container
+from collections.abc import Container, Iterable
 
 import numpy as np
 
@@ -91,6 +91,11 @@ class TileCache:
         with self._lock:
             self._free.extend(tiles)
             self._allocated += len(tiles)
+
+    def discard(self, keys: Iterable[int]) -> None:
+        """Forget these tiles, if they are here."""
+        with self._lock:
+            self._free.extend(tile for key in keys if (tile := self._tiles.pop(key, None)) is not None)
 
     def clear(self) -> None:
         """Forget all tiles; their memory stays for the next ones."""

@@ -16,6 +16,7 @@ from rawmosaic.storage.tile_cache import TileCache
 from rawmosaic.viewer import budgets
 from rawmosaic.viewer.camera import Camera
 from rawmosaic.viewer.channels import ChannelView, default_colors, percentile_limits
+from rawmosaic.viewer.follower import Follower
 from rawmosaic.viewer.loader import TileLoader
 from rawmosaic.viewer.motion import Motion
 from rawmosaic.viewer.plan import OVERLAP_MODES, FramePlan, Geometry, TileNumbers, View, outline_rows, plan_frame
@@ -33,6 +34,9 @@ STAND_IN_FROM_TILES = 48
 
 STAND_IN_LAYERS = 2
 """The stand-in is reduced by four more, so it has a sixteenth of the pixels."""
+
+
+_NONE = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -101,10 +105,14 @@ class Engine:
         self.report = FrameReport()
         self._motion = Motion()
         self._last: _Shown | None = None
+        self._follower: Follower | None = None
         self._tiles_reported = 0
         self._given_up: set[int] = set()
         self._soon: list[int] = []
         self._soon_for: View | None = None
+        self._hinted: View | None = None
+        self._resident = _NONE
+        self._resident_for: tuple | None = None
         self._mosaic = _Source(slide)
         self._overview = _Source(slide.overview, self._mosaic.numbers.end) if slide.overview is not None else None
         tile_shape = slide.tiling.tile_shape
@@ -123,6 +131,7 @@ class Engine:
             on_arrival,
         )
         self.fit()
+        self._follower = Follower(slide, self._mosaic.placed_anew, on_arrival) if slide.growing else None
 
     # the view
 
@@ -174,10 +183,13 @@ class Engine:
         """
         view = self.view()
         started = time.perf_counter()
+        self._take_in_growth()
         self._motion.follow(view.camera)
+        self._resident = self._overview_tiles(view)
         plan = self._asked(view)
         planned = time.perf_counter()
-        uploaded = len(self._upload(self._loader.ready(plan.fetch), planned + upload_deadline_s))
+        ready = self._loader.ready((*plan.fetch, *self._missing_overview()))
+        uploaded = len(self._upload(ready, planned + upload_deadline_s))
         if uploaded:  # what was asked for stays asked for; only the draw changes
             plan = self._marked(self._planned(view))
         shown = self._steady(plan, view)
@@ -205,11 +217,15 @@ class Engine:
         return plan
 
     def _look_ahead(self, plan: FramePlan, view: View) -> None:
-        """Ask for the neighbourhood of a complete view; after the draw, which it shall not delay."""
+        """Ask for the neighbourhood of a complete view, and for the overview; after the draw, which they shall not delay."""
+        if view != self._hinted:
+            self._hinted = view
+            self.slide.hint(self._motion.hint(view, plan.level))
         if plan.fetch or not self.prefetches:
             return
         if self._is_elsewhere(view):
-            self._soon_for, self._soon = view, self._neighbourhood(plan, view)
+            self._soon_for = view
+            self._soon = [*self._missing_overview(), *self._neighbourhood(plan, view)]
             self._loader.want((), self._soon)
         elif self._soon and self._loader.idle:
             self._soon = []
@@ -283,6 +299,7 @@ class Engine:
         """Draw once every visible tile is there (or known to be unreadable); GraphicsError after the time-out."""
         view = self.view()
         self._soon = []
+        self._take_in_growth()
         end = time.monotonic() + timeout_s
         full = False  # more in view than fits on any layer: what fits is shown
         self._given_up = set()
@@ -327,6 +344,8 @@ class Engine:
 
     def close(self) -> None:
         """Stop the threads and delete the GL objects; the slide stays its owner's. Closing twice is harmless."""
+        if self._follower is not None:
+            self._follower.close()
         self._loader.close()
         for source in (self._mosaic, self._overview):
             if source is not None:
@@ -347,9 +366,44 @@ class Engine:
         return self._marked(plan)
 
     def _marked(self, plan: FramePlan) -> FramePlan:
-        """The plan, with its tiles noted as the most recently used."""
-        self.store.cache.begin_frame(plan.layers, plan.stand_ins)
+        """The plan, with its tiles noted as the most recently used, and those of the overview kept with its stand-ins."""
+        kept = plan.stand_ins
+        if len(self._resident):
+            layers = self.store.cache.lookup(self._resident)
+            kept = np.concatenate([kept, layers[layers >= 0].astype(np.int64)])
+        self.store.cache.begin_frame(plan.layers, kept)
         return plan
+
+    def _overview_tiles(self, view: View) -> np.ndarray:
+        """Numbers of the tiles that show the whole slide, kept in texture layers: wherever the view jumps, something is there.
+
+        The coarsest layer of the fields, or of the reconstructed overview, whichever takes no more than an eighth of the layers.
+        """
+        wanted = (view.channels, view.z, view.t, self.store.texture.layers, self.slide.n_fields)
+        if wanted != self._resident_for:
+            self._resident_for, most = wanted, self.store.texture.layers // 8
+            sources = [source for source in (self._mosaic, self._overview) if source is not None]
+            candidates = (source.coarsest_tiles(view, most) for source in sources)
+            self._resident = next((numbers for numbers in candidates if len(numbers)), _NONE)
+        return self._resident
+
+    def _missing_overview(self) -> list[int]:
+        if not len(self._resident):
+            return []
+        return self._resident[self.store.cache.lookup(self._resident) < 0].tolist()
+
+    def _take_in_growth(self) -> None:
+        """What a growing slide got since the last frame: packed tiles that hold it are read anew, fields are placed anew."""
+        if self._follower is None:
+            return
+        planes, geometries = self._follower.take()
+        if not len(planes):
+            return
+        outdated = self._mosaic.tiles_shared_by(planes)
+        self._loader.discard(outdated)
+        self.store.cache.discard(outdated)
+        self._mosaic.place(geometries)
+        self._soon_for = None
 
     def locate(self, number: int) -> tuple[Slide, TileKey]:
         """The slide (the engine's own, or its overview) and key of a tile number."""
@@ -450,6 +504,34 @@ class _Source:
         if position_set not in self._geometries:
             self._geometries[position_set] = Geometry(self.slide, position_set)
         return self._geometries[position_set]
+
+    def coarsest_tiles(self, view: View, most: int) -> np.ndarray:
+        """Numbers of all tiles of the coarsest layer in the view's channels, z and t; none if they are more than `most`."""
+        level = len(self.slide.levels) - 1
+        count = self.slide.tiling.tile_count(level, self.slide.n_fields)
+        if not 0 < count * len(view.channels) <= most:
+            return _NONE
+        return self.numbers.encode(level, np.arange(count)[:, None], np.array(view.channels), view.z, view.t).ravel()
+
+    def tiles_shared_by(self, planes: np.ndarray) -> list[int]:
+        """Numbers of the tiles of packed layers that hold one of the (n, 4) planes (field, channel, z, t)."""
+        field, channel, z, t = np.asarray(planes, np.int64).T
+        slots = self.slide.fields["slot"][field].astype(np.int64)
+        numbers = [
+            self.numbers.encode(level, slots // cut.fields_per_tile, channel, z, t)
+            for level, cut in enumerate(self.slide.tiling.levels)
+            if cut.packed
+        ]
+        return np.unique(np.concatenate(numbers)).tolist() if numbers else []
+
+    def placed_anew(self) -> dict[str, Geometry]:
+        """The geometries in use, of the fields as they are now. Any thread."""
+        return {name: Geometry(self.slide, name) for name in list(self._geometries)}
+
+    def place(self, geometries: dict[str, Geometry]) -> None:
+        """Draw by these from now on."""
+        self.close()
+        self._geometries = dict(geometries)
 
     def close(self) -> None:
         """Stop what the geometries are still building."""

@@ -66,6 +66,7 @@ class TileLoader:
         self._asked_for: set[int] = set()
         self._urgent: set[int] = set()
         self._held: set[int] = set()
+        self._outdated: set[int] = set()
         self._in_flight: set[int] = set()
         self._failures: dict[int, Failure] = {}
         self._closed = False
@@ -114,6 +115,12 @@ class TileLoader:
         with self._changed:
             self._held.difference_update(keys)
             self._changed.notify_all()
+
+    def discard(self, keys: Iterable[int]) -> None:
+        """These tiles have changed: forget them, and what is being read of them."""
+        with self._changed:
+            self._cache.discard(keys)
+            self._outdated.update(self._in_flight.intersection(keys))
 
     def wait(self, timeout_s: float) -> None:
         """Return when something arrived or failed, at once if nothing is under way, or after the time-out."""
@@ -214,6 +221,9 @@ class TileLoader:
         with self._changed:
             for (key, tile), error in zip(batch, outcomes, strict=True):
                 self._in_flight.discard(key)
+                if key in self._outdated:
+                    self._outdated.discard(key)
+                    error = NoLongerWantedError("the tile has changed since it was read")
                 if error is None:
                     self._cache.put(key, tile)
                     self._failures.pop(key, None)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+from rawmosaic.storage.slide import ViewHint
 from rawmosaic.viewer.camera import Camera
+from rawmosaic.viewer.plan import View
 
 LOOK_AHEAD_S = 0.3
 MARGIN = 1.25
@@ -41,3 +43,20 @@ class Motion:
         )
         size = tuple(round(MARGIN * side) for side in camera.size)
         return replace(camera, x_um=camera.x_um + dx, y_um=camera.y_um + dy, size=size)
+
+    def hint(self, view: View, level: int) -> ViewHint:
+        """What a slide may read ahead for."""
+        camera = view.camera
+        width_um, height_um = (side / camera.px_per_um for side in camera.size)
+        return ViewHint(
+            camera.x_um,
+            camera.y_um,
+            width_um,
+            height_um,
+            self._velocity_um,
+            level,
+            view.channels,
+            view.z,
+            view.t,
+            view.position_set,
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 NOTHING = -1
@@ -53,6 +55,13 @@ class TextureCache:
     def keys_of(self, layers: np.ndarray) -> list[int]:
         """The keys whose tiles lie in these layers."""
         return self._key_of[layers].tolist()
+
+    def discard(self, keys: Iterable[int]) -> None:
+        """Forget these tiles, if they are here; their layers are the first to be used again."""
+        for key in keys:
+            layer = self._layer_of.pop(key, None)
+            if layer is not None:
+                self._key_of[layer] = self._used_at[layer] = -1
 
     def clear(self) -> None:
         """Forget every tile."""

@@ -105,6 +105,23 @@ def test_adding_a_channel_fetches_that_channel_alone():
         assert {key.channel for key in read if key.level == viewer.report.level} == {2}
 
 
+def test_wherever_a_view_jumps_the_overview_stands_in_at_once():
+    slide = mosaic((12, 12))
+    with OffscreenViewer(slide, size=SIZE) as viewer:
+        places = slide.positions()[::7]
+        viewer.look_at(*places[0], scale=1.0)
+        viewer.render()
+        end = time.monotonic() + 20
+        while viewer.engine._resident.size == 0 or viewer.engine._missing_overview():  # it is fetched while there is time
+            assert time.monotonic() < end
+            viewer.render(wait=False)
+            time.sleep(0.002)
+        for place in places[3:]:
+            viewer.look_at(*place, scale=1.0)
+            image = viewer.render(wait=False)
+            assert image[..., :3].any(axis=-1).mean() > 0.9, "a stand-in, wherever it goes"
+
+
 def test_closed_twice_is_harmless_and_the_slide_stays_open():
     slide = mosaic()
     viewer = OffscreenViewer(slide, size=SIZE)
