@@ -21,6 +21,7 @@ COMMANDS = {
     "import": "Copy a raw acquisition into one virtual slide file.",
     "info": "Say what a slide holds.",
     "verify": "Prove that a virtual slide is as it was written.",
+    "broker": "Put one address in front of many servers of slides.",
     "demo": "Make a sample acquisition, import it and look at it.",
 }
 """Every command and its first help line. Command NAME lives in the module NAME_command, as `command`."""

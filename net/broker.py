@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import zmq
 
@@ -60,14 +59,24 @@ class Broker:
     front, back
         Addresses to bind; a port may be `*`. `front_address` and `back_address` say what was really bound.
     curve
-        Key pair of this server and the list of clients that may come to the front. Dealers may come to the back if they are on
-        the list `dealers` beside it; a back on the loopback interface is open to this machine.
+        Key pair of this server and the list of clients that may come to the front.
+    back_curve
+        The same for the back and the dealers that may come to it. Where there is a `curve` and others than this machine can reach
+        the back, it is `for_dealers(curve)` if left out.
 
     Raises UnreachableError where an address cannot be bound.
     """
 
-    def __init__(self, front: str = FRONT, back: str = BACK, *, curve: ServerCurve | None = None):
-        back_curve = None if curve is None or is_local(back) else replace(curve, clients=dealer_list(curve))
+    def __init__(
+        self,
+        front: str = FRONT,
+        back: str = BACK,
+        *,
+        curve: ServerCurve | None = None,
+        back_curve: ServerCurve | None = None,
+    ):
+        if back_curve is None and curve is not None and not is_local(back):
+            back_curve = for_dealers(curve)
         self._ends: list[_End] = []
         try:
             self._ends.append(_End(front, curve, CLIENT_QUEUE, MAX_REQUEST_NBYTES))
@@ -333,9 +342,9 @@ def _messages(socket: zmq.Socket, most_frames: int) -> Iterator[tuple[bytes, Fra
         yield sender, frames
 
 
-def dealer_list(curve: ServerCurve) -> Path:
-    """The file that lists the keys of the dealers which a broker with these keys takes."""
-    return curve.clients.with_name(DEALER_LIST)
+def for_dealers(curve: ServerCurve) -> ServerCurve:
+    """The same server for dealers: their keys are listed in the file `dealers` beside that of the clients."""
+    return replace(curve, clients=curve.clients.with_name(DEALER_LIST))
 
 
 def _version() -> str:
