@@ -6,6 +6,8 @@ before anything is decoded into memory that we own.
 
 from __future__ import annotations
 
+import struct
+
 import blosc
 import numpy as np
 
@@ -15,6 +17,8 @@ blosc.set_releasegil(True)
 blosc.set_nthreads(1)  # parallel over tiles, not inside one
 
 _HEADER_NBYTES = 16
+_SIZES = struct.Struct("<4xI4xI")
+"""Of a buffer's head: bytes decoded, bytes encoded."""
 
 
 def compress(tile: np.ndarray, compressor: str = "lz4", level: int = 5, shuffle: int = blosc.BITSHUFFLE) -> bytes:
@@ -22,11 +26,11 @@ def compress(tile: np.ndarray, compressor: str = "lz4", level: int = 5, shuffle:
     return blosc.compress_ptr(tile.ctypes.data, tile.size, 2, level, shuffle, compressor)
 
 
-def decode_into(data: bytes, out: np.ndarray) -> None:
+def decode_into(data: bytes | memoryview, out: np.ndarray) -> None:
     """Decode a Blosc buffer into a C-contiguous uint16 array that it must fill exactly; else DamagedSlideError."""
     if len(data) < _HEADER_NBYTES:
         raise DamagedSlideError(f"a chunk of {len(data)} bytes is too short to be a Blosc buffer")
-    nbytes, cbytes, _ = blosc.get_cbuffer_sizes(data)
+    nbytes, cbytes = _SIZES.unpack_from(data)
     if nbytes != out.nbytes or cbytes != len(data):
         raise DamagedSlideError(
             f"a chunk says it holds {nbytes} bytes in {cbytes}, but the tile has {out.nbytes} and the chunk {len(data)}"
@@ -39,7 +43,7 @@ def decode_into(data: bytes, out: np.ndarray) -> None:
         raise DamagedSlideError(f"a chunk decoded to {written} of {out.nbytes} bytes")
 
 
-def decoded(data: bytes, shape: tuple[int, int]) -> np.ndarray:
+def decoded(data: bytes | memoryview, shape: tuple[int, int]) -> np.ndarray:
     """A new uint16 array of that shape from a Blosc buffer that must fill it exactly; else DamagedSlideError."""
     out = np.empty(shape, np.uint16)
     decode_into(data, out)

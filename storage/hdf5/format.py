@@ -12,7 +12,7 @@ from rawmosaic.storage.pyramid import TileKey, Tiling
 from rawmosaic.storage.slide import Channel, Header
 
 FORMAT_NAME = "rawmosaic virtual slide"
-FORMAT_VERSION = (1, 0)
+FORMAT_VERSION = (1, 1)
 """(major, minor): a reader refuses a newer major, and ignores what a newer minor adds."""
 
 FIELDS = "fields"

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from types import MappingProxyType
 
 import h5py
 import numpy as np
 
 from rawmosaic.storage import codec
-from rawmosaic.storage.errors import DamagedSlideError, FormatVersionError, NotASlideError, SlideError
+from rawmosaic.storage.errors import (
+    DamagedSlideError,
+    FormatVersionError,
+    NoLongerWantedError,
+    NotASlideError,
+    SlideError,
+)
 from rawmosaic.storage.hdf5 import format as fmt
 from rawmosaic.storage.opening import is_virtual_slide
 from rawmosaic.storage.positional_file import PositionalFile
@@ -21,6 +29,12 @@ from rawmosaic.storage.slide import FIELD_DTYPE, PositionSet, Slide
 
 _INDEX_BLOCK_ROWS = 256
 _INDEX_BLOCKS_KEPT = 4096
+
+_RUN_NBYTES = 1 << 20
+"""At most so many bytes are read at once, for tiles that lie one after the other."""
+
+_RUN_GAP_NBYTES = 4096
+"""What HDF5 may have put between two of them is read as well."""
 
 
 class Hdf5Slide(Slide):
@@ -36,6 +50,7 @@ class Hdf5Slide(Slide):
         self._file = _open(path)
         self._bytes = None
         self._overview: Hdf5Slide | None = None
+        self._known_as: str | None = None
         self._closed = False  # asked for every tile: h5py's own answer would wait for its lock
         try:
             self._bytes = PositionalFile(path)
@@ -70,6 +85,30 @@ class Hdf5Slide(Slide):
     def stores_full_resolution(self) -> bool:
         """False for the zoom layers of an acquisition that is viewed in place."""
         return 0 in self._datasets
+
+    @property
+    def identity(self) -> str:
+        """32 hexadecimal digits: the same for every copy of a file, others for other tiles. Computed when first asked for."""
+        if self._known_as is None:
+            try:
+                self._known_as = self._content_hash()
+            except DamagedSlideError:  # its tiles may be sound all the same
+                self._known_as = super().identity
+        return self._known_as
+
+    def _content_hash(self) -> str:
+        """Of all that decides what a tile holds; the planes themselves are known by their checksums."""
+        tiling = self.tiling
+        shapes = (tiling.field_shape, tiling.tile_shape, tiling.factors, len(self.channels), self.size_z, self.size_t)
+        known = hashlib.blake2b(digest_size=16)
+        known.update(repr((str(self._root.attrs.get("uuid", "")), self._root.name, shapes, sorted(self._datasets))).encode())
+        for column in ("slot", "height", "width"):
+            known.update(np.ascontiguousarray(self.fields[column]))
+        n = self.n_fields
+        acquired = self._table(fmt.ACQUIRED, np.s_[:n]) != 0
+        known.update(np.packbits(acquired))
+        known.update(np.where(acquired, self._table(fmt.CHECKSUMS, np.s_[:n]), 0).astype("<u4"))
+        return known.hexdigest()
 
     def acquired(self, z: int = 0, t: int = 0) -> np.ndarray:
         """(n_fields, n_channels) bool: which planes exist."""
@@ -111,16 +150,48 @@ class Hdf5Slide(Slide):
 
     # tiles
 
+    def read_tiles(
+        self,
+        keys: Sequence[TileKey],
+        outs: Sequence[np.ndarray],
+        wanted: Callable[[int], bool] = lambda _: True,
+        urgent: bool = True,  # noqa: ARG002  nothing queues here
+    ) -> list[Exception | None]:
+        """Several tiles, most urgent first, each decoded into its `out`: for each None, or why it was not read. Any thread.
+
+        Tiles that lie one after the other in the file, as those of a plane do, are read at once: a thread that reads has to
+        wait for the GIL afterwards, and while others draw that may take longer than the reading.
+        """
+        outcomes: list[Exception | None] = [None] * len(keys)
+        for run, places in self._runs(keys):
+            chunks = None
+            if len(places) > 1:
+                run, places = _still_wanted(run, places, outcomes, wanted, self.location)
+                chunks = self._read_run(places)
+            for number, chunk in zip(run, chunks or [None] * len(run), strict=True):
+                try:
+                    if chunk is not None:
+                        self._decode(chunk, keys[number], outs[number])
+                    elif wanted(number):
+                        self._read_tile(keys[number], outs[number])
+                    else:
+                        outcomes[number] = _no_longer_wanted(self.location)
+                except Exception as error:  # whatever is wrong with one tile, the others go on
+                    outcomes[number] = error
+        return outcomes
+
+    def read_encoded(self, key: TileKey) -> bytes | None:
+        """One tile as it lies in the file, a Blosc buffer of tiling.tile_shape uint16; None where nothing was written."""
+        return self._chunk(key)
+
     def _read_tile(self, key: TileKey, out: np.ndarray) -> None:
-        if self._closed:
-            raise SlideError("the slide is closed", location=self.location)
-        dataset = self._datasets.get(key.level)
-        if dataset is None:
-            raise DamagedSlideError(f"this file does not hold level {key.level}", location=self.location)
-        chunk = self._chunk(dataset, key)
+        chunk = self._chunk(key)
         if chunk is None:
             out[:] = 0
             return
+        self._decode(chunk, key, out)
+
+    def _decode(self, chunk: bytes | memoryview, key: TileKey, out: np.ndarray) -> None:
         try:
             if out.flags.c_contiguous:
                 codec.decode_into(chunk, out)
@@ -129,14 +200,65 @@ class Hdf5Slide(Slide):
         except DamagedSlideError as error:
             raise DamagedSlideError(f"{_where(self, key)}: {error}", location=self.location) from error
 
-    def _chunk(self, dataset: h5py.Dataset, key: TileKey) -> bytes | None:
-        """The compressed bytes of a tile, or None where nothing was written."""
+    def _runs(self, keys: Sequence[TileKey]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Numbers of tiles that lie together in the file, and (offset, bytes) of each; the run with the most urgent tile first.
+
+        A tile whose place is not known, or not to be trusted, is a run of its own without places.
+        """
+        placed, runs = [], []
+        for number, key in enumerate(keys):
+            try:
+                place = self._address(key)
+            except SlideError:  # is met again when the tile is read
+                place = None
+            if place is None or not place[1]:
+                runs.append(([number], []))
+            else:
+                placed.append((place, number))
+        first, end = 0, -1
+        for (offset, size), number in sorted(placed):
+            if 0 <= offset - end <= _RUN_GAP_NBYTES and offset + size - first <= _RUN_NBYTES and end >= 0:
+                runs[-1][0].append(number)
+                runs[-1][1].append((offset, size))
+            else:
+                runs.append(([number], [(offset, size)]))
+                first = offset
+            end = offset + size
+        if len(runs) > 1:
+            runs.sort(key=lambda run: min(run[0]))
+        return runs
+
+    def _read_run(self, places: list[tuple[int, int]]) -> list[memoryview] | None:
+        """The compressed bytes of tiles that lie together, read at once; None where that fails: one by one tells which."""
+        if not places:
+            return None
+        start, end = places[0][0], sum(places[-1])
+        try:
+            data = memoryview(self._bytes.read(start, end - start))
+        except SlideError:
+            return None
+        return [data[offset - start : offset - start + size] for offset, size in places]
+
+    def _address(self, key: TileKey) -> tuple[int, int] | None:
+        """(offset, bytes) of a tile by the file's own index, (0, 0) where nothing was written; None without an index."""
+        if self._closed:
+            raise SlideError("the slide is closed", location=self.location)
+        if key.level not in self._datasets:
+            raise DamagedSlideError(f"this file does not hold level {key.level}", location=self.location)
         index = self._index[key.level]
-        if index is not None:
-            offset, size = index.find(fmt.chunk_row(self.tiling, key, len(self.channels), self.size_z, self.size_t))
-            if size > 2 * self.tiling.tile_nbytes + 64:
-                raise DamagedSlideError(f"{_where(self, key)}: the chunk index says {size} bytes", location=self.location)
-            return self._bytes.read(offset, size) if size else None
+        if index is None:
+            return None
+        offset, size = index.find(fmt.chunk_row(self.tiling, key, len(self.channels), self.size_z, self.size_t))
+        if size > 2 * self.tiling.tile_nbytes + 64:
+            raise DamagedSlideError(f"{_where(self, key)}: the chunk index says {size} bytes", location=self.location)
+        return offset, size
+
+    def _chunk(self, key: TileKey) -> bytes | None:
+        """The compressed bytes of a tile, or None where nothing was written."""
+        place = self._address(key)
+        if place is not None:
+            return self._bytes.read(*place) if place[1] else None
+        dataset = self._datasets[key.level]
         coordinates = fmt.chunk_coordinates(self.tiling, key)
         if coordinates[0] >= dataset.shape[0]:
             return None
@@ -313,6 +435,27 @@ def _position_sets(file: h5py.File, fields: np.ndarray) -> MappingProxyType:
     for name, dataset in file[fmt.POSITIONS].items():
         sets[name] = PositionSet(dataset[:n], dataset.attrs.get("matrix"), plane_offsets(name))
     return MappingProxyType(sets)
+
+
+def _still_wanted(
+    run: list[int],
+    places: list[tuple[int, int]],
+    outcomes: list[Exception | None],
+    wanted: Callable[[int], bool],
+    location: str,
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """What is left of a run; the outcome of the others is noted."""
+    kept = []
+    for number, place in zip(run, places, strict=True):
+        if wanted(number):
+            kept.append((number, place))
+        else:
+            outcomes[number] = _no_longer_wanted(location)
+    return [number for number, _ in kept], [place for _, place in kept]
+
+
+def _no_longer_wanted(location: str) -> NoLongerWantedError:
+    return NoLongerWantedError("the tile is no longer wanted", location=location)
 
 
 def _where(slide: Slide, key: TileKey) -> str:

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import threading
+import uuid
 import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -347,6 +348,7 @@ class SlideWriter:
         attributes = {
             "format": fmt.FORMAT_NAME,
             "format_version": fmt.FORMAT_VERSION,
+            "uuid": uuid.uuid4().hex,
             "header": fmt.header_json(self.header),
             "channels": fmt.channels_json(self.channels),
             "scenes": json.dumps(self.scenes),
