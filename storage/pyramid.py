@@ -31,7 +31,7 @@ SMALLEST_FIELD_PX = 8
 """Zoom layers go on until a whole field is at most this many pixels on its longer side."""
 
 
-_STRIP_VALUES = 1 << 17
+_STRIP_VALUES = 1 << 18
 """Values that are added up at a time."""
 
 
@@ -56,54 +56,92 @@ def reduce_plane(plane: np.ndarray, factors: tuple[int, ...]) -> list[np.ndarray
     Each layer is rounded once, half up, from exact sums of the acquired pixels, never from an already rounded layer: the mean
     grey level of a region is the same on every layer. Pixels at the right and bottom edge average the pixels that exist.
     """
-    layers = [plane]
-    sums, done = plane, 1
-    for factor in factors[1:]:
-        while done < factor:  # 256 × 256 pixels of full scale, and half of them to round, still fit into 32 bits
-            sums, done = _pair_sums(sums, np.uint32 if done < 256 else np.uint64), done * 2
-        layers.append(_rounded_means(sums, plane.shape, factor))
-    return layers
+    return PlaneReducer(factors).reduce(plane)
 
 
-def _pair_sums(array: np.ndarray, dtype: type) -> np.ndarray:
-    """Sums of 2 × 2 blocks; a last odd row or column stands alone."""
-    height, width = array.shape
-    sums = np.empty((-(-height // 2), -(-width // 2)), dtype)
-    # by strips: what is made on the way stays in the processor's caches, and is small enough that its memory is used again
-    strip = max(1, min(_STRIP_VALUES // max(width, 1), height // 2))
-    rows = np.empty((strip, width), dtype)
-    for first in range(0, height - 1, 2 * strip):
-        pairs = array[first : min(first + 2 * strip, height - height % 2)]
-        _column_pair_sums(
-            np.add(pairs[0::2], pairs[1::2], out=rows[: len(pairs) // 2], dtype=dtype),
-            sums[first // 2 : (first + len(pairs)) // 2],
-        )
-    if height % 2:
-        _column_pair_sums(array[-1:].astype(dtype), sums[-1:])
-    return sums
+class PlaneReducer:
+    """`reduce_plane` for one plane after the other, in memory that is used again: half of the time goes into fresh memory.
+
+    The layers that `reduce` gives are valid until it is called again. One thread at a time.
+    """
+
+    def __init__(self, factors: tuple[int, ...]):
+        self._factors = factors
+        self._memory: dict[tuple[str, int], np.ndarray] = {}
+
+    def reduce(self, plane: np.ndarray) -> list[np.ndarray]:
+        """The plane itself, and its area mean for every other factor; see `reduce_plane`."""
+        layers = [plane]
+        brightest = int(plane.max(initial=0))
+        sums, done = plane, 1
+        for factor in self._factors[1:]:
+            while done < factor:
+                done *= 2
+                sums = self._pair_sums(sums, done, _narrowest(brightest, done))
+            layers.append(self._rounded_means(sums, plane.shape, factor))
+        return layers
+
+    def _pair_sums(self, array: np.ndarray, factor: int, dtype: type) -> np.ndarray:
+        """Sums of 2 × 2 blocks; a last odd row or column stands alone."""
+        height, width = array.shape
+        sums = self._array("sums", factor, (-(-height // 2), -(-width // 2)), dtype)
+        # by strips: what is made on the way stays in the processor's caches
+        strip = max(1, min(_STRIP_VALUES // max(width, 1), height // 2))
+        rows = self._array("rows", factor, (strip, width), dtype)
+        for first in range(0, height - 1, 2 * strip):
+            pairs = array[first : min(first + 2 * strip, height - height % 2)]
+            _column_pair_sums(
+                np.add(pairs[0::2], pairs[1::2], out=rows[: len(pairs) // 2], dtype=dtype),
+                sums[first // 2 : (first + len(pairs)) // 2],
+            )
+        if height % 2:
+            _column_pair_sums(array[-1:].astype(dtype), sums[-1:])
+        return sums
+
+    def _rounded_means(self, sums: np.ndarray, shape: tuple[int, int], factor: int) -> np.ndarray:
+        """Sums over factor × factor pixels of a plane of `shape` as uint16 means: full blocks are a shift, the rim divides."""
+        shift = 2 * (factor.bit_length() - 1)
+        means = self._array("means", factor, sums.shape, np.uint16)
+        shifted = means if sums.dtype == means.dtype else self._array("shifted", factor, sums.shape, sums.dtype.type)
+        np.add(sums, sums.dtype.type(1 << (shift - 1)), out=shifted)
+        np.right_shift(shifted, sums.dtype.type(shift), out=shifted)
+        if shifted is not means:
+            np.copyto(means, shifted, casting="unsafe")
+        height, width = (side % factor or factor for side in shape)  # pixels of the last row and column
+        if height < factor:
+            means[-1] = _divided(sums[-1], height * factor)
+        if width < factor:
+            means[:, -1] = _divided(sums[:, -1], width * factor)
+        if height < factor and width < factor:
+            means[-1, -1:] = _divided(sums[-1, -1:], height * width)
+        return means
+
+    def _array(self, what: str, factor: int, shape: tuple[int, int], dtype: type) -> np.ndarray:
+        """An array of our own for that purpose, whatever it held before."""
+        size = shape[0] * shape[1]
+        nbytes = size * np.dtype(dtype).itemsize
+        memory = self._memory.get((what, factor))
+        if memory is None or memory.size < nbytes:
+            memory = self._memory[what, factor] = np.empty(nbytes, np.uint8)
+        return memory[:nbytes].view(dtype).reshape(shape)
+
+
+def _narrowest(brightest: int, factor: int) -> type:
+    """The type for sums over factor × factor pixels, with half of their number to round: narrow ones are added quicker."""
+    largest = factor * factor * brightest + factor * factor // 2
+    return next(dtype for dtype in (np.uint16, np.uint32, np.uint64) if largest <= np.iinfo(dtype).max)
 
 
 def _column_pair_sums(rows: np.ndarray, out: np.ndarray) -> None:
     width = rows.shape[1]
+    if out.dtype == np.uint16 and width % 2 == 0 and rows.flags.c_contiguous:
+        # both pixels of a pair at once, as the halves of one wider value: what overflows into the upper half is dropped
+        pairs = rows.view(np.uint32)
+        np.copyto(out, np.add(pairs, pairs >> np.uint32(16)), casting="unsafe")
+        return
     np.add(rows[:, 0 : width - 1 : 2], rows[:, 1::2], out=out[:, : width // 2])
     if width % 2:
         out[:, -1] = rows[:, -1]
-
-
-def _rounded_means(sums: np.ndarray, shape: tuple[int, int], factor: int) -> np.ndarray:
-    """Sums over factor × factor pixels of a plane of `shape`, as uint16 means; full blocks are a shift, only the rim divides."""
-    shift = 2 * (factor.bit_length() - 1)
-    means = np.empty(sums.shape, np.uint16)
-    half = sums + sums.dtype.type(1 << (shift - 1))
-    np.right_shift(half, sums.dtype.type(shift), out=means, casting="unsafe")
-    height, width = (side % factor or factor for side in shape)  # pixels of the last row and column
-    if height < factor:
-        means[-1] = _divided(sums[-1], height * factor)
-    if width < factor:
-        means[:, -1] = _divided(sums[:, -1], width * factor)
-    if height < factor and width < factor:
-        means[-1, -1:] = _divided(sums[-1, -1:], height * width)
-    return means
 
 
 def _divided(sums: np.ndarray, count: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from contract import area_mean
 
-from rawmosaic.storage.pyramid import TileKey, Tiling, default_factors, reduce_plane, reduced_shape
+from rawmosaic.storage.pyramid import PlaneReducer, TileKey, Tiling, default_factors, reduce_plane, reduced_shape
 
 SHAPES = [(1, 1), (1, 9), (9, 1), (2, 2), (3, 5), (31, 64), (64, 31), (100, 255), (257, 130)]
 
@@ -42,6 +42,28 @@ def test_sums_of_large_blocks_do_not_overflow():
     plane = np.full((2048, 2050), 65535, np.uint16)
     for layer in reduce_plane(plane, (1, 128, 256, 512, 2048)):
         assert (layer == 65535).all()
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8, 128, 256])
+@pytest.mark.parametrize("bits", [16, 32])
+def test_sums_at_the_limit_of_a_type_do_not_overflow(factor: int, bits: int):
+    """The brightest plane whose sums, rounded, just fit the narrower type, and one count more."""
+    limit = (2**bits - 1 - factor * factor // 2) // (factor * factor)
+    for brightest in {min(limit, 65535), min(limit + 1, 65535), 65535}:
+        plane = np.random.default_rng(factor).integers(0, brightest + 1, (2 * factor, 3 * factor + 1)).astype(np.uint16)
+        plane[:factor, :factor] = brightest
+        layers = reduce_plane(plane, default_factors(plane.shape) if factor > 2 else (1, 2))
+        for number, layer in enumerate(layers):
+            np.testing.assert_array_equal(layer, area_mean(plane, 2**number), err_msg=f"brightest {brightest}, layer {number}")
+
+
+def test_reducer_takes_planes_of_any_shape_and_brightness_one_after_the_other():
+    reducer = PlaneReducer((1, 2, 4, 8, 16))
+    random = np.random.default_rng(5)
+    for shape, brightest in (((64, 96), 100), ((64, 96), 65535), ((33, 97), 4095), ((1, 5), 65535), ((80, 120), 16383)):
+        plane = random.integers(0, brightest + 1, shape).astype(np.uint16)
+        for layer, factor in zip(reducer.reduce(plane), (1, 2, 4, 8, 16), strict=True):
+            np.testing.assert_array_equal(layer, area_mean(plane, factor), err_msg=f"{shape}, factor {factor}")
 
 
 def test_plane_is_not_changed_and_may_be_a_view():
