@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import zmq
@@ -160,7 +160,7 @@ class Broker:
 
     def _asked(self, client: bytes, frames: Frames, now: float) -> list[Action]:
         # A small message of ZeroMQ's holds on to the whole buffer that it was received in; what is kept is copied out of it.
-        return self._routing.from_client(client, [frame.bytes for frame in frames], now)
+        return self._routing.from_client(client, [frame.bytes for frame in frames], now, _peer(frames))
 
     def _pause_ms(self) -> int:
         until = min(self._next_tick, self._probe_at, self._outbox.next_try)
@@ -340,6 +340,14 @@ def _messages(socket: zmq.Socket, most_frames: int) -> Iterator[tuple[bytes, Fra
             if len(frames) <= most_frames:
                 frames.append(frame)
         yield sender, frames
+
+
+def _peer(frames: Sequence[zmq.Frame]) -> str | None:
+    """The address of the machine that a message came from; None where there is none."""
+    try:
+        return frames[-1].get("Peer-Address")
+    except (IndexError, zmq.ZMQError):
+        return None
 
 
 def for_dealers(curve: ServerCurve) -> ServerCurve:

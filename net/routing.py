@@ -91,7 +91,7 @@ Action = ToClient | ToDealer
 
 @dataclass(eq=False)
 class _Request:
-    """An unanswered request. `dealer`: who has it, None while it waits, until `wait_until`."""
+    """An unanswered request. `dealer`: who has it, None while it waits, until `wait_until`. `home`: where the client sits."""
 
     client: bytes
     id: int
@@ -99,6 +99,7 @@ class _Request:
     slide: str
     frames: Frames
     asked_at: float
+    home: object
     dealer: bytes | None = None
     wait_until: float = 0.0
     tries: int = 0
@@ -170,8 +171,9 @@ class Routing:
 
     # clients
 
-    def from_client(self, client: bytes, frames: Frames, now: float) -> list[Action]:
-        """A message of a client."""
+    def from_client(self, client: bytes, frames: Frames, now: float, home: object = None) -> list[Action]:
+        """A message of a client. `home` is the same for all connections of a viewer, where that is known."""
+        home = client if home is None else home
         try:
             request = request_from(frames)
         except ProtocolError as error:
@@ -187,13 +189,14 @@ class Routing:
             case "cancel":
                 return self._cancelled(client, request)
             case "hint":
-                return self._hinted(client, request, frames)
+                return self._hinted(client, request, frames, home)
             case "slides":
                 return self._refused(client, request) or self._listed(client, request, frames, now)
         if not request.slide:
             error = ProtocolError(f"there is no request {request.op[:60]!r} without a slide")
             return [_reply(client, request.id, ERROR, error_body(error))]
-        return self._refused(client, request) or self._taken(client, request, frames, now)
+        kept = _Request(client, request.id, request.op, request.slide, frames, now, home)
+        return self._refused(client, request) or self._taken(kept, now)
 
     def client_gone(self, client: bytes) -> list[Action]:
         """A client cannot be reached any more: what it asked for is forgotten, and cancelled where it is."""
@@ -218,14 +221,10 @@ class Routing:
             return [_busy(client, request.id, "too many requests of all clients together")]
         return []
 
-    def _taken(self, client: bytes, request: Request, frames: Frames, now: float) -> list[Action]:
-        name = self._name_of(request.slide)
-        if name is None and now >= self._started + START_S:
-            shown = request.slide if len(request.slide) <= 200 else request.slide[:200] + "…"
-            error = NotASlideError(f"no slide {shown!r} is served here; `slides` lists those that are")
-            return [_reply(client, request.id, ERROR, error_body(error))]
-        kept = self._remember(_Request(client, request.id, request.op, request.slide, frames, now))
-        return self._dispatched(kept, now)
+    def _taken(self, request: _Request, now: float) -> list[Action]:
+        if self._name_of(request.slide) is None and now >= self._started + START_S:
+            return [_reply(request.client, request.id, ERROR, _not_a_slide(request.slide))]
+        return self._dispatched(self._remember(request), now)
 
     def _cancelled(self, client: bytes, request: Request) -> list[Action]:
         numbers = request.body.get("ids")
@@ -247,12 +246,12 @@ class Routing:
             for dealer, ids in told.items()
         ]
 
-    def _hinted(self, client: bytes, request: Request, frames: Frames) -> list[Action]:
-        """Whoever answers this client while nobody is busy hears where it looks."""
+    def _hinted(self, client: bytes, request: Request, frames: Frames, home: object) -> list[Action]:
+        """Whoever answers this viewer while nobody is busy hears where it looks."""
         dealers = self._serving.get(self._name_of(request.slide) or "", {}).values()
         if not dealers:
             return []
-        dealer = min(dealers, key=lambda dealer: _affinity(client, request.slide, dealer))
+        dealer = min(dealers, key=lambda dealer: _affinity(home, request.slide, dealer))
         return [ToDealer(dealer.address, client, None, frames)]
 
     # dealers
@@ -376,7 +375,7 @@ class Routing:
         watch = request.op == "watch"
         dealer = min(
             dealers,
-            key=lambda d: (d.n_watches if watch else d.busy, _affinity(request.client, request.slide, d)),
+            key=lambda d: (d.n_watches if watch else d.busy, _affinity(request.home, request.slide, d)),
         )
         self._waiting.pop(request.key, None)
         request.dealer, request.tries = dealer.address, request.tries + 1
@@ -392,7 +391,7 @@ class Routing:
     def _given_up(self, request: _Request) -> list[Action]:
         self._forget(request)
         if self._name_of(request.slide) is None:
-            body = error_body(NotASlideError(f"no slide {request.slide[:200]!r} is served here; `slides` lists those that are"))
+            body = _not_a_slide(request.slide)
         else:
             body = {"error": "lost", "message": "the server that held this slide is gone, and no other has it; try again later"}
         return [_reply(request.client, request.id, ERROR, body)]
@@ -422,7 +421,7 @@ class Routing:
         after = request.body.get("after", "")
         if not isinstance(after, str):
             return [_reply(client, request.id, ERROR, error_body(ProtocolError("`after` is a name")))]
-        self._remember(_Request(client, request.id, request.op, "", frames, now))
+        self._remember(_Request(client, request.id, request.op, "", frames, now, None))
         if self._listing is not None:
             self._listing.askers.append((client, request.id, after))
             return []
@@ -470,9 +469,14 @@ def _names_one_of(entry: object, names: frozenset[str]) -> bool:
     return isinstance(entry, Mapping) and isinstance(entry.get("name"), str) and entry["name"] in names
 
 
-def _affinity(client: bytes, slide: str, dealer: _Dealer) -> int:
-    """The same for the same three: a client that nobody else disturbs stays with the dealer whose caches know it."""
-    return hash((client, slide, dealer.address))
+def _affinity(home: object, slide: str, dealer: _Dealer) -> int:
+    """The same for the same three: a viewer that nobody else disturbs stays with the dealer whose caches know it."""
+    return hash((home, slide, dealer.address))
+
+
+def _not_a_slide(slide: str) -> dict:
+    shown = slide if len(slide) <= 200 else slide[:200] + "…"
+    return error_body(NotASlideError(f"no slide {shown!r} is served here; `slides` lists those that are"))
 
 
 def _reply(client: bytes, number: int, status: str, body: Mapping) -> ToClient:

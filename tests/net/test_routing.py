@@ -109,6 +109,17 @@ def test_a_quiet_client_stays_with_its_dealer():
     assert broker.n_unanswered == 0
 
 
+def test_connections_of_one_viewer_meet_the_same_dealer():
+    broker = routing(one=["s"], two=["s"], three=["s"])
+    used = set()
+    for number in range(20):
+        client = b"connection %d" % number
+        (action,) = broker.from_client(client, request_frames(Request(number, "tiles", "s")), NOW, "10.0.0.7")
+        answer(broker, action.dealer.decode(), number, client=client)
+        used.add(action.dealer)
+    assert len(used) == 1
+
+
 def test_a_lost_dealer_does_not_lose_a_request():
     broker = routing(one=["s"], two=["s"])
     for number in range(6):
