@@ -93,7 +93,7 @@ def _slide_facts(body: Mapping, buffers: Sequence[Buffer]) -> dict:
     if "stage" not in sets:
         raise ProtocolError("the slide has no `stage` positions")
     tiling = _tiling(body["tiling"])
-    _check_fields(fields, tiling)
+    check_fields(fields, tiling)
     header = dict(body["header"])
     return {
         "header": Header(
@@ -131,7 +131,8 @@ def _tiling(facts: Mapping) -> Tiling:
     return Tiling.of(field_shape, factors, tile_shape)
 
 
-def _check_fields(fields: np.ndarray, tiling: Tiling) -> None:
+def check_fields(fields: np.ndarray, tiling: Tiling) -> None:
+    """Raise ProtocolError unless a table of fields can be true."""
     if not np.array_equal(np.sort(fields["slot"]), np.arange(len(fields))):
         raise ProtocolError("the slots of the fields are not a permutation")
     for side, largest in zip(("height", "width"), tiling.field_shape, strict=True):
