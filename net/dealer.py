@@ -1,0 +1,579 @@
+"""The tile dealer: serves slides to remote viewers, directly and through brokers, as docs/protocol.md says.
+
+Threads: one for input and output, which owns every socket, understands requests and never reads a pixel; a few for each slide
+(`desk`), which read; one for each slide that grows. A client that does not take its replies keeps only itself waiting: its
+replies wait with it, and nothing more is read for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket as sockets
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from os import cpu_count
+from types import MappingProxyType
+
+import zmq
+
+from rawmosaic.net.addresses import is_local
+from rawmosaic.net.desk import Desk, Job
+from rawmosaic.net.encoded_tiles import EncodedTiles
+from rawmosaic.net.growth import Growth
+from rawmosaic.net.keys import ServerCurve, curve_for
+from rawmosaic.net.protocol import (
+    ERROR,
+    MAX_HEADER_NBYTES,
+    MAX_REQUEST_NBYTES,
+    MAX_REQUESTS,
+    MORE,
+    OK,
+    VERSION,
+    Buffer,
+    Reply,
+    Request,
+    error_body,
+    reply_frames,
+    request_frames,
+    request_from,
+    slides_page,
+)
+from rawmosaic.net.read_ahead import hint_from
+from rawmosaic.net.served_slide import Answer, ServedSlide
+from rawmosaic.storage.errors import AccessError, NotASlideError, ProtocolError, SlideError, UnreachableError
+from rawmosaic.storage.slide import Slide
+
+LOOPBACK = "tcp://127.0.0.1:5555"
+CACHE_BYTES = 256 << 20
+"""Budget of compressed tiles in memory, for slides that do not store them."""
+
+CLIENT_QUEUE, BROKER_QUEUE = 8, 64
+"""Replies that ZeroMQ holds for one client, and for a broker; more wait here, where nothing is read for them."""
+
+MOST_UNSENT = 2 * MAX_REQUESTS
+"""Replies that wait for one connection. What it asks for beyond is not heard."""
+
+MOST_DONE = 16
+"""Replies that wait to be sent: while there are more, the threads that read pause for a moment."""
+
+DRAINED_S = 0.05
+MESSAGES_AT_ONCE = 64
+READY_S = 0.5
+ALIVE_S = 1.5
+SWEEP_S = 5.0
+IDLE_S = 60.0
+"""A connection that is silent for so long, and waits for nothing, is forgotten."""
+
+BROKER_STUCK_S = 5.0
+BROKER_WATCH_S = 600.0
+"""Behind a broker nobody tells when a viewer is gone: a watch is to be asked for again now and then."""
+
+FIRST_RETRY_S, LAST_RETRY_S = 0.001, 0.05
+LINGER_MS = 500
+HEARTBEAT_S, DEAD_S = 10.0, 60.0
+
+NOTHING: Mapping = MappingProxyType({})
+
+log = logging.getLogger("rawmosaic.net.dealer")
+
+
+@dataclass(frozen=True)
+class DealerStats:
+    """What a dealer did so far, and what it has to do: `clients` known now, requests in the `queue` now."""
+
+    requests: int = 0
+    tiles: int = 0
+    bytes: int = 0
+    clients: int = 0
+    queue: int = 0
+
+
+@dataclass(eq=False)
+class _Link:
+    """A socket: the ROUTER that clients come to, or a DEALER to a broker."""
+
+    socket: zmq.Socket
+    is_broker: bool
+    stuck_since: float | None = None
+
+
+@dataclass(eq=False)
+class _Connection:
+    """One client. `held`: its requests by id. `unsent`: (id, frames) of replies that it does not take yet."""
+
+    link: _Link
+    address: bytes
+    heard_at: float
+    held: dict[int, Job | _Watch] = field(default_factory=dict)
+    unsent: deque[tuple[int, list[Buffer]]] = field(default_factory=deque)
+    retry_at: float = 0.0
+    retry_s: float = FIRST_RETRY_S
+
+
+@dataclass(eq=False)
+class _Watch:
+    """A `watch` request that is held."""
+
+    connection: _Connection
+    id: int
+    slide: ServedSlide
+    said_at: float
+    since: float
+
+
+class TileDealer:
+    """Serves slides by name until it is closed; a context manager. The slides stay the caller's, who closes them afterwards.
+
+    Parameters
+    ----------
+    slides
+        Name → slide. Clients see names only.
+    bind
+        Address for clients; None for none. A port `*` is chosen by the system: see `address`.
+    brokers
+        Addresses of brokers' backs to offer the slides to.
+    curve
+        Key pair and list of clients; needed for any address that other machines can reach.
+    workers
+        Threads that read, for each slide; else as the slide says, or as many as there are processors.
+    cache_bytes
+        Budget for compressed tiles of slides that do not store them.
+    insecure
+        True serves anybody who can reach `bind`, unencrypted.
+
+    Raises AccessError where keys are needed, UnreachableError where an address cannot be bound.
+    """
+
+    def __init__(
+        self,
+        slides: Mapping[str, Slide],
+        bind: str | None = LOOPBACK,
+        *,
+        brokers: Sequence[str] = (),
+        curve: ServerCurve | None = None,
+        workers: int | None = None,
+        cache_bytes: int = CACHE_BYTES,
+        insecure: bool = False,
+    ):
+        self._requests = self._tiles = self._bytes = 0
+        self._connections: dict[tuple[_Link, bytes], _Connection] = {}
+        self._watches: set[_Watch] = set()
+        self._stuck: set[_Connection] = set()
+        self._done: deque[Job | tuple[ServedSlide, Answer]] = deque()
+        self._ending = threading.Event()
+        self._woken = False
+        self._drained = threading.Event()
+        self._server = f"rawmosaic {_version()}"
+        cache = EncodedTiles(cache_bytes)
+        self._slides = {_checked_name(name): ServedSlide(name, slide, cache) for name, slide in slides.items()}
+        self._desks = {
+            name: Desk(name, workers or slide.parallel_reads or cpu_count() or 1, self._finished)
+            for name, slide in slides.items()
+        }
+        with ExitStack() as stack:
+            self._context = zmq.Context()
+            stack.callback(self._context.destroy)
+            self._links = list(self._opened_links(stack, bind, brokers, curve, insecure))
+            self.address = self._links[0].socket.last_endpoint.decode() if bind is not None else None
+            self._alarm, self._bell = sockets.socketpair()
+            stack.callback(self._alarm.close)
+            stack.callback(self._bell.close)
+            self._alarm.setblocking(False)
+            self._bell.setblocking(False)
+            self._growths = [Growth(slide, self._grown) for slide in self._slides.values() if slide.growing]
+            self._owned = stack.pop_all()
+        self._thread = threading.Thread(target=self._run, name="dealer", daemon=True)
+        self._thread.start()
+
+    def stats(self) -> DealerStats:
+        """What was done so far. Any thread."""
+        return DealerStats(
+            self._requests, self._tiles, self._bytes, len(self._connections), sum(len(desk) for desk in self._desks.values())
+        )
+
+    def close(self) -> None:
+        """Answer nothing more, and end all threads; closing twice is harmless."""
+        if self._ending.is_set():
+            return
+        self._ending.set()
+        self._wake()
+        self._thread.join()
+        for growth in self._growths:
+            growth.close()
+        for desk in self._desks.values():
+            desk.close()
+        for slide in self._slides.values():
+            slide.close()
+        self._owned.close()
+
+    def __enter__(self) -> TileDealer:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _opened_links(
+        self, stack: ExitStack, bind: str | None, brokers: Sequence[str], curve: ServerCurve | None, insecure: bool
+    ) -> Iterator[_Link]:
+        if bind is not None:
+            if curve is None and not insecure and not is_local(bind):
+                raise AccessError("other machines can reach this address, so it needs keys (or insecure=True)", location=bind)
+            router = self._socket(zmq.ROUTER, bind, CLIENT_QUEUE)
+            router.router_mandatory = True
+            if curve is not None:
+                stack.enter_context(curve.gate(self._context))
+                curve.apply(router)
+            try:
+                router.bind(bind)
+            except zmq.ZMQError as error:
+                reason = f"the address cannot be bound ({error.strerror}); choose another, or end the server that has it"
+                raise UnreachableError(reason, location=bind) from error
+            yield _Link(router, False)
+        for address in brokers:
+            dealer = self._socket(zmq.DEALER, address, BROKER_QUEUE)
+            dealer.immediate = True  # what a broker that is gone was to hear is of no use to the next one
+            keys = curve_for(address)
+            if keys is not None:
+                keys.apply(dealer)
+            elif not insecure and not is_local(address):
+                raise AccessError(
+                    "no key is remembered for this broker; `rawmosaic keys trust ADDRESS KEY` (or insecure=True)",
+                    location=address,
+                )
+            try:
+                dealer.connect(address)
+            except zmq.ZMQError as error:
+                raise UnreachableError(f"this is no address of a broker ({error.strerror})", location=address) from error
+            yield _Link(dealer, True)
+
+    def _socket(self, kind: int, address: str, queue: int) -> zmq.Socket:
+        socket = self._context.socket(kind)
+        socket.linger = LINGER_MS
+        socket.sndhwm = queue
+        socket.maxmsgsize = MAX_REQUEST_NBYTES
+        socket.ipv6 = "[" in address
+        socket.heartbeat_ivl = int(HEARTBEAT_S * 1000)
+        socket.heartbeat_timeout = int(DEAD_S * 1000)
+        return socket
+
+    # called from other threads
+
+    def _finished(self, job: Job) -> None:
+        self._done.append(job)
+        self._wake()
+        if len(self._done) > MOST_DONE:
+            self._drained.clear()
+            self._drained.wait(DRAINED_S)
+
+    def _grown(self, slide: ServedSlide, event: Answer) -> None:
+        self._done.append((slide, event))
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._woken:
+            self._woken = True
+            with suppress(OSError):  # full: it will wake
+                self._alarm.send(b"!")
+
+    # the thread that owns the sockets
+
+    def _run(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._bell, zmq.POLLIN)
+        by_socket = {link.socket: link for link in self._links}
+        for socket in by_socket:
+            poller.register(socket, zmq.POLLIN)
+        self._next_ready = self._next_sweep = self._next_alive = 0.0
+        while not self._ending.is_set():
+            try:
+                for socket, _ in poller.poll(self._pause_ms()):
+                    if socket in by_socket:
+                        self._receive(by_socket[socket])
+                    else:
+                        self._bell.recv(64)
+                self._collect()
+                now = time.monotonic()
+                if self._stuck:
+                    self._retry(now)
+                if now >= min(self._next_ready, self._next_alive, self._next_sweep):
+                    self._tick(now)
+            except Exception:  # a fault of ours must not end the service for all
+                log.exception("the dealer stumbles")
+        self._say({}, "bye")
+
+    def _pause_ms(self) -> int:
+        wake_at = min(self._next_ready, self._next_alive, self._next_sweep, *(c.retry_at for c in self._stuck))
+        return max(0, int((wake_at - time.monotonic()) * 1000) + 1)
+
+    def _receive(self, link: _Link) -> None:
+        """Take in what came, but let others have their turn."""
+        for _ in range(MESSAGES_AT_ONCE):
+            try:
+                address, *frames = link.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            except (zmq.ZMQError, ValueError) as error:
+                log.debug("a message was dropped: %s", error)
+                continue
+            self._hear(link, address, frames)
+
+    def _hear(self, link: _Link, address: bytes, frames: list[bytes]) -> None:
+        if link.is_broker and not address:
+            return  # a broker has nothing to say of its own
+        connection = self._connections.get((link, address))
+        if connection is None:
+            connection = self._connections[link, address] = _Connection(link, address, 0.0)
+        connection.heard_at = time.monotonic()
+        if len(connection.unsent) >= MOST_UNSENT:
+            return
+        self._requests += 1
+        try:
+            request = request_from(frames)
+        except ProtocolError as error:
+            number = getattr(error, "id", None)
+            if number is not None:
+                self._reply(connection, number, ERROR, error_body(error))
+            return
+        try:
+            self._handle(connection, request)
+        except SlideError as error:
+            self._reply(connection, request.id, ERROR, error_body(error))
+
+    def _handle(self, connection: _Connection, request: Request) -> None:
+        """Answer what needs no reading; check and queue what does. Raises SlideError."""
+        op = request.op
+        if op == "cancel":
+            self._cancel(connection, request.body.get("ids"))
+        elif op == "hello":
+            self._reply(connection, request.id, OK, {"server": self._server, "protocol": VERSION})
+        elif op == "ping":
+            self._reply(connection, request.id)
+        elif op == "slides":
+            after = request.body.get("after", "")
+            if not isinstance(after, str):
+                raise ProtocolError("`after` is the name of a slide")
+            self._reply(connection, request.id, OK, slides_page((slide.entry() for slide in self._slides.values()), after))
+        elif op == "hint":
+            with suppress(SlideError):  # no reply
+                self._read_ahead(connection, request)
+        else:
+            self._hold(connection, request)
+
+    def _hold(self, connection: _Connection, request: Request) -> None:
+        if request.id in connection.held:
+            if connection.link.is_broker:  # it asks again because it took us for lost
+                return
+            raise ProtocolError(f"request {request.id} is under way already")
+        if len(connection.held) >= MAX_REQUESTS:
+            raise UnreachableError(f"a connection may wait for {MAX_REQUESTS} replies at once; ask again later")
+        slide = self._slide(request.slide)
+        if request.op == "watch":
+            self._watch(connection, request, slide)
+            return
+        job = Job(connection, request, slide, slide.work(request))
+        connection.held[request.id] = job
+        self._desk(slide).put(job)
+
+    def _slide(self, name: str) -> ServedSlide:
+        slide = self._slides.get(name)
+        if slide is None and name.endswith("/overview"):
+            owner = self._slides.get(name.removesuffix("/overview"))
+            slide = owner.overview if owner is not None else None
+        if slide is None:
+            raise NotASlideError(f"no slide {name[:80]!r} is served here; ask for the list of slides")
+        return slide
+
+    def _desk(self, slide: ServedSlide) -> Desk:
+        return self._desks[slide.name.removesuffix("/overview")]
+
+    def _read_ahead(self, connection: _Connection, request: Request) -> None:
+        if connection.unsent:
+            return
+        slide = self._slide(request.slide)
+        hint = hint_from(request.body, slide.slide)
+        moving = any(hint.velocity_um_s)  # who stands still asks for what he sees himself
+        self._desk(slide).read_ahead(connection, slide, lambda: slide.ahead_of(hint) if moving else [])
+
+    def _cancel(self, connection: _Connection, ids: object) -> None:
+        wanted_no_more = {number for number in ids if isinstance(number, int)} if isinstance(ids, list) else set()
+        for number in wanted_no_more & connection.held.keys():
+            held = connection.held.pop(number)
+            if isinstance(held, Job):
+                self._desk(held.slide).cancel(held)
+            else:
+                self._watches.discard(held)
+        if connection.unsent and wanted_no_more:
+            connection.unsent = deque(entry for entry in connection.unsent if entry[0] not in wanted_no_more)
+
+    # replies
+
+    def _reply(
+        self, connection: _Connection, number: int, status: str = OK, body: Mapping = NOTHING, buffers: Sequence[Buffer] = ()
+    ) -> None:
+        self._send(connection, number, reply_frames(Reply(number, status, body, buffers)))
+
+    def _send(self, connection: _Connection, number: int, frames: list[Buffer]) -> None:
+        """Send now, or keep until the client takes it."""
+        if connection.unsent or not self._sent(connection, frames):
+            if not connection.unsent:
+                self._stuck.add(connection)
+                connection.retry_s = FIRST_RETRY_S
+                connection.retry_at = time.monotonic() + FIRST_RETRY_S
+                for desk in self._desks.values():
+                    desk.pause(connection)
+            connection.unsent.append((number, frames))
+
+    def _sent(self, connection: _Connection, frames: list[Buffer]) -> bool:
+        """Whether ZeroMQ took a reply, or nobody is there to take it."""
+        link = connection.link
+        try:
+            link.socket.send_multipart([connection.address, *frames], zmq.NOBLOCK)
+        except zmq.Again:
+            link.stuck_since = link.stuck_since or time.monotonic()
+            return False
+        except zmq.ZMQError:  # the client is gone
+            self._forget(connection)
+            return True
+        link.stuck_since = None
+        self._bytes += sum(map(len, frames))
+        return True
+
+    def _retry(self, now: float) -> None:
+        """Go on with those who did not take their replies."""
+        for connection in [c for c in self._stuck if c.retry_at <= now]:
+            moved = False
+            while connection.unsent and self._sent(connection, connection.unsent[0][1]):
+                moved = True
+                if connection.unsent:  # else it was forgotten
+                    connection.unsent.popleft()
+            connection.retry_s = FIRST_RETRY_S if moved else min(2 * connection.retry_s, LAST_RETRY_S)
+            connection.retry_at = now + connection.retry_s
+            if not connection.unsent and connection in self._stuck:
+                self._stuck.discard(connection)
+                for desk in self._desks.values():
+                    desk.resume(connection)
+
+    def _forget(self, connection: _Connection) -> None:
+        """Whoever it was is gone."""
+        self._connections.pop((connection.link, connection.address), None)
+        self._stuck.discard(connection)
+        connection.unsent.clear()
+        for held in connection.held.values():
+            if isinstance(held, Job):
+                held.cancelled = True
+            else:
+                self._watches.discard(held)
+        connection.held.clear()
+        for desk in self._desks.values():
+            desk.forget(connection)
+
+    def _collect(self) -> None:
+        """Send what the workers made."""
+        self._woken = False  # before looking: whoever is done from now on rings again
+        while self._done:
+            done = self._done.popleft()
+            if isinstance(done, Job):
+                connection = done.connection
+                if connection.held.get(done.request.id) is done:
+                    del connection.held[done.request.id]
+                    if done.frames is not None:
+                        self._tiles += done.n_tiles
+                        self._send(connection, done.request.id, done.frames)
+            else:
+                self._tell_watchers(*done)
+        self._drained.set()
+
+    # watching
+
+    def _watch(self, connection: _Connection, request: Request, slide: ServedSlide) -> None:
+        if not slide.growing:
+            self._reply(connection, request.id, OK, {"identity": slide.identity})
+            return
+        now = time.monotonic()
+        watch = _Watch(connection, request.id, slide, now, now)
+        connection.held[request.id] = watch
+        self._watches.add(watch)
+        self._reply(connection, request.id, MORE, {"event": "alive", "identity": slide.identity})
+
+    def _tell_watchers(self, slide: ServedSlide, event: Answer) -> None:
+        body, buffers = event
+        for watch in [watch for watch in self._watches if watch.slide is slide]:
+            connection = watch.connection
+            if len(connection.unsent) >= MOST_UNSENT:
+                self._end_watch(watch)  # it hears nothing, and asks again
+                continue
+            watch.said_at = time.monotonic()
+            self._reply(connection, watch.id, MORE, body, buffers)
+            if not body["growing"] and watch in self._watches:
+                self._end_watch(watch)
+                self._reply(connection, watch.id, OK, {"identity": body["identity"]})
+
+    def _end_watch(self, watch: _Watch) -> None:
+        self._watches.discard(watch)
+        watch.connection.held.pop(watch.id, None)
+
+    # now and then
+
+    def _tick(self, now: float) -> None:
+        if now >= self._next_ready:
+            self._next_ready = now + READY_S
+            self._say_ready()
+        if now >= self._next_alive:
+            self._next_alive = now + ALIVE_S / 3
+            for watch in [w for w in self._watches if now - w.said_at >= ALIVE_S and not w.connection.unsent]:
+                watch.said_at = now
+                self._reply(watch.connection, watch.id, MORE, {"event": "alive", "identity": watch.slide.identity})
+        if now >= self._next_sweep:
+            self._next_sweep = now + SWEEP_S
+            self._sweep(now)
+
+    def _sweep(self, now: float) -> None:
+        """Forget who is gone."""
+        for connection in list(self._connections.values()):
+            stuck_since = connection.link.stuck_since
+            if not connection.held and not connection.unsent and now - connection.heard_at > IDLE_S:
+                self._forget(connection)
+            elif connection.link.is_broker and stuck_since is not None and now - stuck_since > BROKER_STUCK_S:
+                self._forget(connection)  # the broker is gone; whoever asked asks another
+        for watch in [w for w in self._watches if w.connection.link.is_broker and now - w.since > BROKER_WATCH_S]:
+            self._end_watch(watch)
+            self._reply(watch.connection, watch.id, ERROR, error_body(UnreachableError("whoever still watches asks again")))
+
+    def _say_ready(self) -> None:
+        load = sum(len(desk) for desk in self._desks.values())
+        self._say({"slides": _names_for_a_header(self._slides), "load": load}, "ready")
+
+    def _say(self, body: Mapping, op: str) -> None:
+        for link in self._links:
+            if link.is_broker:
+                with suppress(zmq.ZMQError):  # no broker there, for now
+                    link.socket.send_multipart([b"", *request_frames(Request(0, op, body=body))], zmq.NOBLOCK)
+
+
+def _checked_name(name: str) -> str:
+    if not name or len(name) > 200 or not name.isprintable() or name.endswith("/overview"):
+        raise ProtocolError(f"{name[:80]!r} cannot name a slide: 1 to 200 printable characters, not ending in /overview")
+    return name
+
+
+def _names_for_a_header(names: Mapping[str, object]) -> list[str]:
+    """As many names as one header holds."""
+    chosen, room = [], MAX_HEADER_NBYTES - 1024
+    for name in sorted(names):
+        room -= 6 * len(name) + 3
+        if room < 0:
+            break
+        chosen.append(name)
+    return chosen
+
+
+def _version() -> str:
+    try:
+        return version("rawmosaic")
+    except PackageNotFoundError:
+        return "of unknown version"
