@@ -1,7 +1,7 @@
 """A slide on a server, as a `Slide`: ``tcp://host:port/name``. Who looks at it cannot tell that it is far away.
 
-Facts come once, tiles in batches, as the compressed bytes that lie in the server's file, decoded in the thread that asks. What was
-seen stays on the local disk. The server may go away and come back: reads fail after some seconds meanwhile, and go on then.
+Facts come once, tiles in batches, as the compressed bytes that lie in the server's file, decoded in the thread that asks. What
+was seen stays on the local disk. The server may go away and come back: reads fail after some seconds meanwhile, and go on then.
 """
 
 from __future__ import annotations
