@@ -116,11 +116,7 @@ class Engine:
         self._mosaic = _Source(slide)
         self._overview = _Source(slide.overview, self._mosaic.numbers.end) if slide.overview is not None else None
         tile_shape = slide.tiling.tile_shape
-        self.store = TileStore(
-            tile_shape,
-            budgets.vram_bytes(vram_bytes, is_software_driver()),
-            layers_for_view(self.size, tile_shape, len(slide.channels)),
-        )
+        self.store = TileStore(tile_shape, budgets.vram_bytes(vram_bytes, is_software_driver()))
         self._renderer = Renderer()
         self._tiles = TileCache(tile_shape, budgets.ram_bytes(ram_bytes))
         self._staging = Staging(self._tiles)

@@ -7,8 +7,12 @@ from dataclasses import replace
 import numpy as np
 
 from rawmosaic.storage.slide import Slide
+from rawmosaic.viewer.ahead import import_ahead
 from rawmosaic.viewer.camera import Camera
 from rawmosaic.viewer.gl.context import HeadlessContext
+
+_NEEDED_BY_ENGINE = ("rawmosaic.viewer.plan", "rawmosaic.viewer.loader", "rawmosaic.viewer.channels", "rawmosaic.viewer.follower")
+"""The engine's imports that need no context."""
 
 SMALLEST_PART_PX = 64
 """A picture is not cut into parts smaller than this, however small the texture cache."""
@@ -22,6 +26,7 @@ class OffscreenViewer:
     """
 
     def __init__(self, slide: Slide, size: tuple[int, int] = (1280, 720), **budgets):
+        import_ahead(_NEEDED_BY_ENGINE)
         self._context = HeadlessContext()
         self._engine = None
         self._framebuffer = None

@@ -1,7 +1,7 @@
 """The tiles on the graphics card: one texture array and the cache that says which tile lies in which layer.
 
 A card gets its whole budget at once. A software driver clears every layer when it makes the array, a tenth of a second for
-all, so there the array begins with what a view needs and grows when a view needs more; what it held comes again from the
+all, so there the array begins with next to nothing and grows when a view needs more; what it held comes again from the
 tile cache.
 """
 
@@ -19,12 +19,11 @@ _SOFTWARE_DRIVERS = ("llvmpipe", "softpipe", "swiftshader", "software", "gdi gen
 class TileStore:
     """Texture layers for tiles of one shape, within a budget in bytes. All calls in the GL thread."""
 
-    def __init__(self, tile_shape: tuple[int, int], budget_bytes: int, first_layers: int):
+    def __init__(self, tile_shape: tuple[int, int], budget_bytes: int):
         self.tile_nbytes = 2 * tile_shape[0] * tile_shape[1]
         most = int(GL.glGetIntegerv(GL.GL_MAX_ARRAY_TEXTURE_LAYERS))
         self.capacity = max(FEWEST_LAYERS, min(most, budget_bytes // self.tile_nbytes))
-        layers = min(first_layers, self.capacity) if is_software_driver() else self.capacity
-        self.texture = self._allocate(tile_shape, max(layers, FEWEST_LAYERS))
+        self.texture = self._allocate(tile_shape, FEWEST_LAYERS if is_software_driver() else self.capacity)
         self.cache = TextureCache(self.texture.layers)
 
     def __len__(self) -> int:
