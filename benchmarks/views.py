@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.floors import BareDraw, decode_s, upload_s
+from benchmarks.harness import timed
 from rawmosaic.storage import open_slide
 from rawmosaic.storage.hdf5 import format as fmt
 from rawmosaic.viewer import OffscreenViewer
@@ -79,7 +80,6 @@ class Bench:
         """The floors of the current view, which must be settled: its tiles decoded, uploaded, drawn by bare loops."""
         engine, slide = self.engine, self.slide
         plan = engine.plan()
-        channels = len(plan.draws[0].channels)
         numbers = np.array(engine.resident_tiles(plan), np.int64)
         places = []
         for number in numbers:
@@ -89,18 +89,20 @@ class Bench:
             if size:
                 places.append((offset, size))
         decode = _median(decode_s(slide.location, places, slide.tiling.tile_shape) for _ in range(repeat))
-        bare = BareDraw(channels, engine.view().smooth, slide.tiling.tile_shape)
-        self._framebuffer.bind()
-        engine.store.texture.bind()
-        bare.fill(plan, self.size)
-        draws = []
-        for _ in range(repeat + 2):
-            start = time.perf_counter()
-            bare.draw()
-            draws.append(time.perf_counter() - start)
-        bare.close()
+        draws = self.bare_draws_s(repeat + 2)
         upload = _median(upload_s(self._spare_texture(), len(numbers)) for _ in range(repeat))
         return Floors(decode, upload, _median(draws[2:]), len(numbers))
+
+    def bare_draws_s(self, count: int) -> list[float]:
+        """Seconds of each of so many bare draws of the current view, which must be settled."""
+        plan = self.engine.plan()
+        bare = BareDraw(len(plan.draws[0].channels), self.engine.view().smooth, self.slide.tiling.tile_shape)
+        self._framebuffer.bind()
+        self.engine.store.texture.bind()
+        bare.fill(plan, self.size)
+        seconds = timed(bare.draw, count, 0)
+        bare.close()
+        return seconds
 
     def _spare_texture(self):
         from rawmosaic.viewer.gl.objects import TileTexture

@@ -9,6 +9,9 @@ from pathlib import Path
 import click
 import numpy as np
 
+PICTURE_MODULES = ("PIL.Image", "PIL.PngImagePlugin")
+"""What `save_png` imports."""
+
 
 def picture_path(path: str | os.PathLike) -> Path:
     """The path of a PNG to be written; raises UsageError at once for what could not be written later."""

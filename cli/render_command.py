@@ -96,7 +96,7 @@ def command(
 
     Exit code 0: drawn. 1: drawn, but parts of the slide could not be read, and are black. 2: nothing was drawn.
     """
-    from rawmosaic.cli.picture import picture_path, save_png
+    from rawmosaic.cli.picture import PICTURE_MODULES, picture_path, save_png
     from rawmosaic.storage import open_slide
 
     path = picture_path(output)
@@ -113,7 +113,9 @@ def command(
             finish_zoom_layers(slide)
 
         from rawmosaic.viewer import OffscreenViewer
+        from rawmosaic.viewer.ahead import import_ahead
 
+        import_ahead(PICTURE_MODULES)
         with OffscreenViewer(slide, size=size, ram_bytes=ram, vram_bytes=vram) as viewer:
             for number_, channel in enumerate(viewer.channels):
                 channel.visible = number_ in shown
