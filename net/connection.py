@@ -349,7 +349,8 @@ class Connection:
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._state = _READY
             elif event == zmq.EVENT_CONNECTED:
-                self._state = _STRANGER
+                if self._state != _SUSPECT:
+                    self._state = _STRANGER
             elif event == zmq.EVENT_DISCONNECTED:
                 self._breaks += 1
                 self._greeted = False
@@ -368,6 +369,7 @@ class Connection:
         return UnreachableError(_STRANGER, location=self.address)
 
     def _check_greeting(self, reply: Reply) -> None:
+        self._hello = -1
         if reply.status == ERROR and reply.body.get("error") not in REPEATABLE:
             raise error_from(reply.body, self.address)
         if reply.status == OK and reply.body.get("protocol") != VERSION:
