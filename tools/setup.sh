@@ -4,7 +4,8 @@
 #   PYTHON   the interpreter to use (default: the newest of python3.14 … python3.11, python3)
 #   VENV     where the virtual environment lies (default: .venv)
 #
-#   tools/setup.sh tests   also what the window tests need: a display that nobody sees. They are skipped without it.
+#   tools/setup.sh tests   also what tests of the window and of the web page need: a display that nobody sees, a browser. They are
+#                          skipped without.
 #
 # System packages are installed only by root and only through apt-get; otherwise the exact line to type is printed.
 set -eu
@@ -13,9 +14,11 @@ VENV=${VENV:-.venv}
 STAMP=$VENV/.ready
 
 DISPLAY_TRIED=$VENV/.display-tried
+BROWSER_TRIED=$VENV/.browser-tried
 
 EGL_PACKAGES="libegl1 libgl1 libopengl0 libegl-mesa0 libgl1-mesa-dri"
 DISPLAY_PACKAGES="xvfb xdotool"
+BROWSER_PACKAGES="chromium npm"
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
@@ -65,8 +68,8 @@ install_packages() {
     say "installing rawmosaic and its Python packages into $VENV"
     pip="$VENV/bin/python -m pip --disable-pip-version-check install --quiet"
     # The "fast" extra is compiled code that not every Python has ready-made; everything works without it.
-    $pip -e '.[test,tiff,fast]' </dev/null ||
-        { say "trying again without the optional accelerator" && $pip -e '.[test,tiff]' </dev/null; }
+    $pip -e '.[test,web,tiff,fast]' </dev/null ||
+        { say "trying again without the optional accelerator" && $pip -e '.[test,web,tiff]' </dev/null; }
 }
 
 opengl_works() {
@@ -100,14 +103,49 @@ prepare_display() {
     say "window tests will be skipped; to run them: sudo apt-get install $DISPLAY_PACKAGES"
 }
 
+has_browser() {
+    for name in chromium chromium-browser google-chrome google-chrome-stable; do
+        command -v "$name" >/dev/null 2>&1 && return 0
+    done
+    return 1
+}
+
+# The viewer of the web page comes from npm. Never fails: without it `rawmosaic serve --http` says what to type.
+install_openseadragon() {
+    [ -e "$VENV/node_modules/openseadragon" ] && return 0
+    package=$("$VENV/bin/python" -m rawmosaic.net.web.openseadragon)
+    if command -v npm >/dev/null 2>&1; then
+        npm install --silent --no-audit --no-fund --prefix "$VENV" "$package" </dev/null >&2 && return 0
+    fi
+    say "the web page needs OpenSeadragon; with npm installed, type: npm install --prefix $VENV $package"
+}
+
+# Never fails: without these the tests in a browser are skipped, and say so.
+prepare_browser() {
+    has_browser && [ -e "$VENV/node_modules/openseadragon" ] && return 0
+    if is_root_with_apt && [ ! -e "$BROWSER_TRIED" ]; then
+        touch "$BROWSER_TRIED"
+        wanted=
+        has_browser || wanted=chromium
+        command -v npm >/dev/null 2>&1 || wanted="$wanted npm"
+        # shellcheck disable=SC2086  # a list of packages
+        [ -z "$wanted" ] || apt_install $wanted || true
+        install_openseadragon
+        has_browser && return 0
+    fi
+    say "tests in a browser will be skipped; to run them: sudo apt-get install $BROWSER_PACKAGES"
+}
+
 if [ ! -x "$VENV/bin/python" ] || ! is_new_enough "$VENV/bin/python"; then
     make_environment
 fi
 if [ ! -e "$STAMP" ] || [ setup.cfg -nt "$STAMP" ] || [ pyproject.toml -nt "$STAMP" ]; then
     install_packages
+    install_openseadragon
     check_opengl
     touch "$STAMP"
 fi
 if [ "${1:-}" = tests ]; then
     prepare_display
+    prepare_browser
 fi
