@@ -3,7 +3,8 @@
 What arrives at a broker goes in, with the time; what is to be sent comes out. No socket, no thread, no clock.
 
 A request is *with a dealer*; or it *waits* because the dealer that served its slide is gone and another may come; or it is
-answered and forgotten. A watch stays with its dealer until its last reply.
+answered and forgotten. A watch stays with its dealer until its last reply, and as long as a viewer watches a slide, the dealer
+that tells it what came is the one that answers: another may not have seen it yet.
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ Action = ToClient | ToDealer
 
 @dataclass(eq=False)
 class _Request:
-    """An unanswered request. `dealer`: who has it, None while it waits, until `wait_until`. `home`: where the client sits."""
+    """An unanswered request. `dealer`: who has it, None while it waits, until `wait_until`. `home`: where the client sits.
+    `name`: what that dealer calls the slide."""
 
     client: bytes
     id: int
@@ -101,12 +103,17 @@ class _Request:
     asked_at: float
     home: object
     dealer: bytes | None = None
+    name: str = ""
     wait_until: float = 0.0
     tries: int = 0
 
     @property
     def key(self) -> tuple[bytes, int]:
         return self.client, self.id
+
+    @property
+    def is_watch(self) -> bool:
+        return self.op == "watch"
 
     @property
     def nbytes(self) -> int:
@@ -156,6 +163,7 @@ class Routing:
         self._dealers: dict[bytes, _Dealer] = {}
         self._serving: dict[str, dict[bytes, _Dealer]] = {}
         self._gone: dict[str, float] = {}
+        self._followed: dict[tuple[object, str], tuple[bytes, int]] = {}
         self._listing: _Listing | None = None
         self._own_id = 0
 
@@ -238,9 +246,9 @@ class Routing:
         for number in numbers:
             request = self._requests.get((client, number))
             if request is not None:
-                self._forget(request)
                 if request.dealer is not None:
                     told.setdefault(request.dealer, []).append(number)
+                self._forget(request)
         return [
             ToDealer(dealer, client, None, request_frames(Request(own_number, "cancel", body={"ids": ids})))
             for dealer, ids in told.items()
@@ -283,7 +291,10 @@ class Routing:
             return []
         log.warning("dealer %s %s; %d requests go to others", address.hex(), why, len(dealer.requests))
         self._set_names(dealer, frozenset(), now)
-        actions = [action for request in list(dealer.requests.values()) for action in self._moved(request, now)]
+        lost = sorted(dealer.requests.values(), key=lambda request: not request.is_watch)  # the others follow their watch
+        for request in lost:
+            self._take_back(request)
+        actions = [action for request in lost for action in self._dispatched(request, now)]
         if self._listing is not None:
             awaited = self._listing.awaited
             self._listing.awaited = {number: asked for number, asked in awaited.items() if asked[0] != address}
@@ -310,7 +321,7 @@ class Routing:
 
     def forget_stale(self, now: float) -> list[Action]:
         """Give up requests that nobody answered; to be called now and then."""
-        stale = [r for r in self._requests.values() if r.op != "watch" and now - r.asked_at > STALE_S]
+        stale = [r for r in self._requests.values() if not r.is_watch and now - r.asked_at > STALE_S]
         actions: list[Action] = []
         for request in stale:
             actions += self._cancel(request.client, [request.id])
@@ -366,27 +377,46 @@ class Routing:
     def _dispatched(self, request: _Request, now: float) -> list[Action]:
         """Give a request to the dealer with the least to do; where there is none, it waits."""
         name = self._name_of(request.slide)
-        dealers = self._serving.get(name or "", {}).values()
+        dealers = self._serving.get(name or "", {})
         if not dealers or request.tries >= MOST_TRIES:
             since = self._started + START_S - WAIT_S if name is None else self._gone.get(name, now)
             request.wait_until = since + WAIT_S if request.tries < MOST_TRIES else now
             self._waiting[request.key] = request
             return self._given_up(request) if now >= request.wait_until else []
-        watch = request.op == "watch"
-        dealer = min(
-            dealers,
-            key=lambda d: (d.n_watches if watch else d.busy, _affinity(request.home, request.slide, d)),
-        )
         self._waiting.pop(request.key, None)
-        request.dealer, request.tries = dealer.address, request.tries + 1
-        dealer.requests[request.key] = request
-        dealer.n_watches += watch
+        dealer = self._chosen(request, name, dealers)
+        self._give(request, dealer, name)
         return [ToDealer(dealer.address, request.client, request.id, request.frames)]
 
-    def _moved(self, request: _Request, now: float) -> list[Action]:
-        """The dealer of a request is gone."""
+    def _chosen(self, request: _Request, name: str, dealers: Mapping[bytes, _Dealer]) -> _Dealer:
+        """The dealer that tells this viewer what comes, else the one with the least to do."""
+        followed, _ = self._followed.get((request.home, name), (b"", 0))
+        if followed in dealers:
+            return dealers[followed]
+        return min(
+            dealers.values(),
+            key=lambda d: (d.n_watches if request.is_watch else d.busy, _affinity(request.home, request.slide, d)),
+        )
+
+    def _give(self, request: _Request, dealer: _Dealer, name: str) -> None:
+        request.dealer, request.name, request.tries = dealer.address, name, request.tries + 1
+        dealer.requests[request.key] = request
+        if request.is_watch:
+            dealer.n_watches += 1
+            _, count = self._followed.get((request.home, name), (b"", 0))
+            self._followed[request.home, name] = dealer.address, count + 1
+
+    def _take_back(self, request: _Request) -> None:
+        """No dealer has the request any more."""
+        dealer = self._dealers.get(request.dealer or b"")
+        if dealer is not None:
+            del dealer.requests[request.key]
+            dealer.n_watches -= request.is_watch
+        if request.is_watch and request.dealer is not None:
+            address, count = self._followed.pop((request.home, request.name))
+            if count > 1:
+                self._followed[request.home, request.name] = address, count - 1
         request.dealer = None
-        return self._dispatched(request, now)
 
     def _given_up(self, request: _Request) -> list[Action]:
         self._forget(request)
@@ -410,9 +440,7 @@ class Routing:
             del self._by_client[request.client]
         self._nbytes -= request.nbytes
         self._waiting.pop(request.key, None)
-        dealer = self._dealers.get(request.dealer or b"")
-        if dealer is not None and dealer.requests.pop(request.key, None) is not None:
-            dealer.n_watches -= request.op == "watch"
+        self._take_back(request)
 
     # the list of slides
 

@@ -93,8 +93,31 @@ def test_what_a_dealer_has_from_other_brokers_counts():
 
 def test_watches_are_shared_out_by_themselves():
     broker = routing(one=["s"], two=["s"])
-    watched = Counter(said(ask(broker, number, op="watch"))[0][0] for number in range(6))
+    watched = Counter(said(ask(broker, 0, op="watch", client=b"c%d" % number))[0][0] for number in range(6))
     assert watched == {"one": 3, "two": 3}
+
+
+def test_who_tells_what_came_also_answers():
+    broker = routing(one=["s", "t"], two=["s", "t"])
+    (watch,) = ask(broker, 0, op="watch")
+    assert {ask(broker, number, slide)[0].dealer for number, slide in enumerate(["s", "s/overview"] * 10, 1)} == {watch.dealer}
+    other = {b"one", b"two"} - {watch.dealer}
+    assert {ask(broker, number, "t")[0].dealer for number in range(30, 35)} == other
+    assert {ask(broker, number, client=b"another")[0].dealer for number in range(5)} == other
+    answer(broker, watch.dealer.decode(), 0, "ok")
+    assert {ask(broker, number)[0].dealer for number in range(50, 55)} == other
+    assert broker._followed == {}
+
+
+def test_requests_follow_their_watch_to_another_dealer():
+    broker = routing(one=["s"], two=["s"], three=["s"])
+    numbers = [3, 1, 2]
+    (watch,) = ask(broker, 0, op="watch")
+    for number in numbers:
+        ask(broker, number)
+    moved = broker.dealer_gone(watch.dealer, NOW)
+    assert [line[2:] for line in said(moved)] == [("watch", 0), *(("tiles", number) for number in numbers)]
+    assert len({action.dealer for action in moved}) == 1
 
 
 def test_a_quiet_client_stays_with_its_dealer():
@@ -433,7 +456,7 @@ def test_nothing_is_left_of_a_long_day():
             case "ask":
                 client = bytes([draw.randrange(1, 9)])
                 asked.add((client, step))
-                take(ask(broker, step, draw.choice("abc"), client=client, now=now))
+                take(ask(broker, step, draw.choice("abc"), draw.choice(("tiles", "watch")), client, now))
             case "answer":
                 if busy := [dealer for dealer, work in alive.items() if work]:
                     dealer = draw.choice(busy)
@@ -458,7 +481,8 @@ def test_nothing_is_left_of_a_long_day():
     take(broker.tick(now + WAIT_S))
     assert set(answered) == asked
     assert set(answered.values()) == {1}
-    assert (broker._requests, broker._by_client, broker._waiting, broker._dealers, broker._serving) == ({}, {}, {}, {}, {})
+    tables = broker._requests, broker._by_client, broker._waiting, broker._dealers, broker._serving, broker._followed
+    assert tables == ({},) * 6
     assert broker._nbytes == 0
 
 
