@@ -298,7 +298,8 @@ class Connection:
         """Send a request, after a greeting where the connection is new; its id, or None where nobody is connected."""
         socket = self._connect()
         self._look()  # a break that happened before is not this request's
-        if not socket.get(zmq.EVENTS) & zmq.POLLOUT:
+        # ZeroMQ tells of a break before it stops taking messages for what is broken: it must have told of the next connection, too
+        if self._state != _READY or not socket.get(zmq.EVENTS) & zmq.POLLOUT:
             return None
         try:
             if not self._greeted:
@@ -320,7 +321,7 @@ class Connection:
     def _replies(self, timeout_s: float, to_send: bool = False) -> list[Reply]:
         """What came within the time, but the greeting's answer; early with the first, or when something can be sent."""
         socket = self._connect()
-        wishes = zmq.POLLIN | (zmq.POLLOUT if to_send else 0)
+        wishes = zmq.POLLIN | (zmq.POLLOUT if to_send and self._state == _READY else 0)
         zmq.zmq_poll([(socket, wishes), (self._monitor, zmq.POLLIN)], int(1000 * timeout_s))
         replies = []
         while True:
