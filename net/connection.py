@@ -298,7 +298,7 @@ class Connection:
         """Send a request, after a greeting where the connection is new; its id, or None where nobody is connected."""
         socket = self._connect()
         self._look()  # a break that happened before is not this request's
-        # ZeroMQ tells of a break before it stops taking messages for what is broken: it must have told of the next connection, too
+        # ZeroMQ tells of a break before it stops taking messages for what broke: it must have told of the next connection
         if self._state != _READY or not socket.get(zmq.EVENTS) & zmq.POLLOUT:
             return None
         try:

@@ -42,7 +42,7 @@ QUEUE_NBYTES = 64 << 20
 
 LARGEST_TILE_NBYTES = 256 << 20
 BATCH = 64
-EVICTED_AT_ONCE = 64
+EVICTED_AT_ONCE = 8
 TOUCH_S = 600
 """Tiles used again within this time are not noted as used again."""
 
@@ -347,14 +347,14 @@ class DiskCache:
                 oldest = "SELECT number FROM tiles ORDER BY used, number LIMIT ?"
                 if not database.execute(f"DELETE FROM tiles WHERE number IN ({oldest})", (EVICTED_AT_ONCE,)).rowcount:
                     break
-            excess = _file_nbytes(database) - self.budget_bytes - QUEUE_NBYTES
-            if excess > 0:  # the budget was larger once
-                database.execute(f"PRAGMA incremental_vacuum({excess // PAGE_NBYTES + 1})").fetchall()
         except BaseException:
             with suppress(sqlite3.Error):
                 database.execute("ROLLBACK")
             raise
         database.execute("COMMIT")
+        excess = _file_nbytes(database) - self.budget_bytes - QUEUE_NBYTES
+        if excess > 0:  # the budget was larger once
+            database.executescript(f"PRAGMA incremental_vacuum({excess // PAGE_NBYTES + 1})")  # `execute` gives one page back
 
 
 def _opened(path: Path, patience_s: float) -> sqlite3.Connection:
