@@ -38,9 +38,9 @@ def echo(request: Request, answer: Answer) -> None:
 
 def eventually(condition: Callable[[], bool]) -> bool:
     end = time.monotonic() + SOON_S
-    while not condition() and time.monotonic() < end:
+    while not (result := condition()) and time.monotonic() < end:
         time.sleep(0.01)
-    return condition()
+    return bool(result)
 
 
 @pytest.fixture
