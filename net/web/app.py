@@ -332,7 +332,7 @@ def _without_location(error: SlideError) -> str:
 
 def _header_text(text: str) -> str:
     """A line as a header may hold it."""
-    return re.sub(r"[^ -~]+", " ", text)[:200]
+    return " ".join(re.sub(r"[^ -~]+", " ", text).split())[:200]
 
 
 def _quoted(name: str) -> str:

@@ -58,6 +58,8 @@ class RenderQueue:
             else:
                 self._waiting.append((future, slide, view, style))
                 if len(self._waiting) > self._most_waiting:
+                    self._waiting = deque(job for job in self._waiting if not job[0].cancelled())
+                if len(self._waiting) > self._most_waiting:
                     given_up = self._waiting.popleft()[0]
                 self._changed.notify()
         if given_up is not None:

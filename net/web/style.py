@@ -1,6 +1,6 @@
 """How a mosaic is to look, as a value and as the text of a query: one text for each style, and one style for each text. Pure.
 
-    c=0,0000ff,400,3000&c=2,ff0000,90.5,800,0.7&overlap=max&positions=registered&z=3&t=1
+    c=0,0000ff,400,3000,1&c=2,ff0000,90.5,800,0.7&overlap=max&positions=registered&z=3&t=1
 
 `c` names a shown channel: number, colour, contrast limits in raw counts, gamma. What is left out, or left empty, is as the slide
 is shown at first; `c=none` shows no channel, and without any `c` all are shown. The page's style.js writes the same.
@@ -65,10 +65,9 @@ class Style:
 
 
 def look_text(look: Look) -> str:
-    """Colour, limits and gamma as in a query; a gamma of 1 is left out."""
-    numbers = [number_text(limit, LIMIT_DIGITS) for limit in look.limits]
-    gamma = number_text(look.gamma, GAMMA_DIGITS)
-    return ",".join([look.color.removeprefix("#").lower(), *numbers, *([] if gamma == "1" else [gamma])])
+    """Colour, limits and gamma as in a query."""
+    limits = [number_text(limit, LIMIT_DIGITS) for limit in look.limits]
+    return ",".join([look.color.removeprefix("#").lower(), *limits, number_text(look.gamma, GAMMA_DIGITS)])
 
 
 def number_text(value: float, digits: int) -> str:

@@ -10,10 +10,8 @@ export const firstStyle = (info) => ({
   looks: firstLooks(info), overlap: "top", positions: "stage", z: 0, t: 0, format: "png",
 });
 
-function lookText(look) {
-  const parts = [look.color.replace("#", ""), numberText(look.low, 2), numberText(look.high, 2)];
-  const gamma = numberText(look.gamma, 3);
-  return (gamma === "1" ? parts : [...parts, gamma]).join(",");
+function lookText({ color, low, high, gamma }) {
+  return [color.replace("#", ""), numberText(low, 2), numberText(high, 2), numberText(gamma, 3)].join(",");
 }
 
 function placeTexts(style) {
