@@ -21,6 +21,8 @@ COMMANDS = {
     "import": "Copy a raw acquisition into one virtual slide file.",
     "info": "Say what a slide holds.",
     "verify": "Prove that a virtual slide is as it was written.",
+    "serve": "Serve slides to viewers on other machines.",
+    "keys": "Say who may look at what is served.",
     "broker": "Put one address in front of many servers of slides.",
     "demo": "Make a sample acquisition, import it and look at it.",
 }

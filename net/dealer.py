@@ -75,6 +75,7 @@ BROKER_WATCH_S = 600.0
 
 FIRST_RETRY_S, LAST_RETRY_S = 0.001, 0.05
 LINGER_MS = 500
+LARGE_BLOCK_NBYTES = 24 << 20
 HEARTBEAT_S, DEAD_S = 10.0, 60.0
 
 NOTHING: Mapping = MappingProxyType({})
@@ -145,6 +146,8 @@ class TileDealer:
         Budget for compressed tiles of slides that do not store them.
     insecure
         True serves anybody who can reach `bind`, unencrypted.
+    keys
+        Folder of the keys of trusted brokers; else the user's.
 
     Raises AccessError where keys are needed, UnreachableError where an address cannot be bound.
     """
@@ -159,6 +162,7 @@ class TileDealer:
         workers: int | None = None,
         cache_bytes: int = CACHE_BYTES,
         insecure: bool = False,
+        keys: str | None = None,
     ):
         self._requests = self._tiles = self._bytes = 0
         self._connections: dict[tuple[_Link, bytes], _Connection] = {}
@@ -169,6 +173,7 @@ class TileDealer:
         self._woken = False
         self._drained = threading.Event()
         self._server = f"rawmosaic {_version()}"
+        _keep_freed_memory()
         cache = EncodedTiles(cache_bytes)
         self._slides = {_checked_name(name): ServedSlide(name, slide, cache) for name, slide in slides.items()}
         self._desks = {
@@ -178,7 +183,7 @@ class TileDealer:
         with ExitStack() as stack:
             self._context = zmq.Context()
             stack.callback(self._context.destroy)
-            self._links = list(self._opened_links(stack, bind, brokers, curve, insecure))
+            self._links = list(self._opened_links(stack, bind, brokers, curve, insecure, keys))
             self.address = self._links[0].socket.last_endpoint.decode() if bind is not None else None
             self._alarm, self._bell = sockets.socketpair()
             stack.callback(self._alarm.close)
@@ -195,6 +200,11 @@ class TileDealer:
         return DealerStats(
             self._requests, self._tiles, self._bytes, len(self._connections), sum(len(desk) for desk in self._desks.values())
         )
+
+    def wait(self, timeout_s: float) -> bool:
+        """Return after the time-out, or as soon as the dealer has ended; whether it has."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def close(self) -> None:
         """Answer nothing more, and end all threads; closing twice is harmless."""
@@ -218,11 +228,17 @@ class TileDealer:
         self.close()
 
     def _opened_links(
-        self, stack: ExitStack, bind: str | None, brokers: Sequence[str], curve: ServerCurve | None, insecure: bool
+        self,
+        stack: ExitStack,
+        bind: str | None,
+        brokers: Sequence[str],
+        curve: ServerCurve | None,
+        insecure: bool,
+        keys: str | None,
     ) -> Iterator[_Link]:
         if bind is not None:
             if curve is None and not insecure and not is_local(bind):
-                raise AccessError("other machines can reach this address, so it needs keys (or insecure=True)", location=bind)
+                raise AccessError("other machines can reach this address, so it needs keys (or say `insecure`)", location=bind)
             router = self._socket(zmq.ROUTER, bind, CLIENT_QUEUE)
             router.router_mandatory = True
             if curve is not None:
@@ -237,12 +253,12 @@ class TileDealer:
         for address in brokers:
             dealer = self._socket(zmq.DEALER, address, BROKER_QUEUE)
             dealer.immediate = True  # what a broker that is gone was to hear is of no use to the next one
-            keys = curve_for(address)
-            if keys is not None:
-                keys.apply(dealer)
+            known = curve_for(address, keys)
+            if known is not None:
+                known.apply(dealer)
             elif not insecure and not is_local(address):
                 raise AccessError(
-                    "no key is remembered for this broker; `rawmosaic keys trust ADDRESS KEY` (or insecure=True)",
+                    "no key is remembered for this broker; `rawmosaic keys trust ADDRESS KEY` (or say `insecure`)",
                     location=address,
                 )
             try:
@@ -570,6 +586,15 @@ def _names_for_a_header(names: Mapping[str, object]) -> list[str]:
             break
         chosen.append(name)
     return chosen
+
+
+def _keep_freed_memory() -> None:
+    """Make the C library keep what a reply took for the next one.
+
+    glibc gives freed memory back to the system beyond 128 kB, and takes it again page by page: a third of a server's time.
+    A large block that comes and goes teaches it otherwise, and does no harm to other C libraries.
+    """
+    bytearray(LARGE_BLOCK_NBYTES)
 
 
 def _version() -> str:

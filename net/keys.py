@@ -1,8 +1,8 @@
 """Who may talk to whom: CURVE key pairs, the clients that a server lets in, the servers that a client trusts.
 
-A key folder holds text files only: ``NAME.key`` (a key pair, readable by its owner alone), ``clients`` (name and public key of
-each client that this machine's servers let in) and ``servers`` (address and public key of each server that it trusts). Keys are
-written as 64 hexadecimal digits, which survive any shell; ZeroMQ's own spelling of 40 characters is understood as well.
+A key folder holds text files only: ``NAME.key``, a key pair, readable by its owner alone; and lists of public keys: ``clients``,
+who may look at what this machine serves; ``dealers``, which servers may stand behind its broker; ``servers``, whom it trusts, by
+address. Keys are written as 64 hexadecimal digits, which survive any shell; ZeroMQ's own 40 characters are understood as well.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from rawmosaic.storage.errors import AccessError
 
 FOLDER_ENVIRONMENT = "RAWMOSAIC_KEYS"
 DEFAULT_NAME = "default"
+CLIENTS, DEALERS, SERVERS = "clients", "dealers", "servers"
+"""The lists. Who may look at slides may not therefore offer any: servers behind a broker have a list of their own."""
+
 ZAP_ADDRESS = "inproc://zeromq.zap.01"
 ZAP_DOMAIN = b"rawmosaic"
 
@@ -231,60 +234,45 @@ class KeyFolder:
         except FileNotFoundError as error:
             raise AccessError(f"there is no key pair {name}", location=self.path) from error
 
-    # the clients that this machine's servers let in
+    # lists
 
-    @property
-    def clients_path(self) -> Path:
-        """The file that lists them."""
-        return self.path / "clients"
+    def listed(self, which: str = CLIENTS) -> dict[str, str]:
+        """Name or address → public key, of CLIENTS, DEALERS or SERVERS."""
+        return _read_list(self.path / which)
 
-    def clients(self) -> dict[str, str]:
-        """Name → public key."""
-        return _read_list(self.clients_path)
-
-    def allow(self, name: str, public: str) -> None:
-        """Let in the client with a public key from now on; running servers see it at once."""
-        _check_name(name)
-        _write_list(self.clients_path, {**self.clients(), name: _key(public)})
-
-    # the servers that this machine trusts
-
-    @property
-    def servers_path(self) -> Path:
-        """The file that lists them."""
-        return self.path / "servers"
-
-    def servers(self) -> dict[str, str]:
-        """Address → public key."""
-        return _read_list(self.servers_path)
+    def allow(self, name: str, public: str, which: str = CLIENTS) -> None:
+        """Let in whoever has the key that belongs to a public key; running servers see it at once."""
+        self._add(which, _check_name(name), public)
 
     def trust(self, address: str, public: str) -> None:
         """Encrypt what is said to the server at an address, and believe it only with this public key."""
-        _write_list(self.servers_path, {**self.servers(), server_address(address): _key(public)})
+        self._add(SERVERS, server_address(address), public)
 
-    def forget(self, name: str) -> str:
-        """Take a client (by name) or a server (by address) off its list; says which of the two it was."""
-        for what, path, key in (
-            ("client", self.clients_path, name),
-            ("server", self.servers_path, server_address(name) if "://" in name else name),
-        ):
-            entries = _read_list(path)
-            if entries.pop(key, None) is not None:
-                _write_list(path, entries)
-                return what
-        known = ", ".join([*self.clients(), *self.servers()]) or "none"
-        raise AccessError(f"no client or server {name} is listed (there are: {known})", location=self.path)
+    def forget(self, name: str) -> list[str]:
+        """Take a name, or the address of a server, off the lists; says which lists it was on."""
+        key = server_address(name) if "://" in name else name
+        entries = {which: self.listed(which) for which in (CLIENTS, DEALERS, SERVERS)}
+        found = [which for which, listed in entries.items() if listed.pop(key, None) is not None]
+        if not found:
+            known = ", ".join(name for listed in entries.values() for name in listed) or "none"
+            raise AccessError(f"{name} is on no list (on them are: {known})", location=self.path)
+        for which in found:
+            _write_list(self.path / which, entries[which])
+        return found
+
+    def _add(self, which: str, name: str, public: str) -> None:
+        _write_list(self.path / which, {**self.listed(which), name: _key(public)})
 
     # for sockets
 
     def server_curve(self, name: str | None = None) -> ServerCurve:
         """What a server of this user's needs."""
         pair = self.pair(name)
-        return ServerCurve(_z85(pair.public), _z85(pair.secret), self.clients_path)
+        return ServerCurve(_z85(pair.public), _z85(pair.secret), self.path / CLIENTS)
 
     def client_curve(self, address: str) -> ClientCurve | None:
         """What a client of the server at an address needs; None where no key of that server is remembered."""
-        public = self.servers().get(server_address(address))
+        public = self.listed(SERVERS).get(server_address(address))
         if public is None:
             return None
         pair = self.pair()

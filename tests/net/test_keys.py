@@ -10,7 +10,7 @@ import zmq
 from zmq.utils import z85
 
 from rawmosaic.net.addresses import is_local, server_address
-from rawmosaic.net.keys import ClientCurve, Gate, KeyFolder, curve_for
+from rawmosaic.net.keys import CLIENTS, DEALERS, SERVERS, ClientCurve, Gate, KeyFolder, curve_for
 from rawmosaic.storage.errors import AccessError
 
 
@@ -84,24 +84,26 @@ def test_keys_are_understood_in_both_spellings(folder):
     public = folder.new_pair().public
     folder.allow("hex", public.upper())
     folder.allow("z85", z85.encode(bytes.fromhex(public)).decode())
-    assert folder.clients() == {"hex": public, "z85": public}
+    assert folder.listed() == {"hex": public, "z85": public}
 
 
 @pytest.mark.parametrize("key", ["", "12", "g" * 64, "0" * 63, "0" * 65, "~" * 40, "é" * 40, "0" * 10**6, "0 " * 32])
 def test_what_is_no_key_is_refused(folder, key):
     with pytest.raises(AccessError, match="64 hexadecimal digits"):
         folder.allow("alice", key)
-    assert folder.clients() == {}
+    assert folder.listed() == {}
 
 
 def test_lists_are_kept_and_entries_forgotten(folder):
     folder.allow("alice", "1" * 64)
     folder.allow("bob", "2" * 64)
     folder.trust("tcp://Host.example:5555/slide", "3" * 64)
-    assert folder.servers() == {"tcp://host.example:5555": "3" * 64}
-    assert folder.forget("alice") == "client"
-    assert folder.forget("tcp://host.example:5555") == "server"
-    assert (folder.clients(), folder.servers()) == ({"bob": "2" * 64}, {})
+    assert folder.listed(SERVERS) == {"tcp://host.example:5555": "3" * 64}
+    folder.allow("bob", "4" * 64, DEALERS)
+    assert folder.forget("alice") == [CLIENTS]
+    assert folder.forget("tcp://host.example:5555") == [SERVERS]
+    assert folder.listed(DEALERS) == {"bob": "4" * 64}
+    assert (folder.listed(), folder.listed(SERVERS)) == ({"bob": "2" * 64}, {})
     with pytest.raises(AccessError, match="bob"):
         folder.forget("alice")
 
@@ -109,9 +111,9 @@ def test_lists_are_kept_and_entries_forgotten(folder):
 @pytest.mark.parametrize("text", ["alice\n", "alice 12\n", "alice a b\n", b"\xff\xfe\x00"])
 def test_a_damaged_list_says_which_file(folder, text):
     folder.path.mkdir()
-    folder.clients_path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    (folder.path / CLIENTS).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(AccessError, match="clients"):
-        folder.clients()
+        folder.listed()
 
 
 def test_a_client_knows_the_keys_of_the_servers_that_it_trusts(folder):
@@ -247,7 +249,7 @@ def test_the_list_is_read_again_when_it_changes(folder, door):
 
 def test_a_damaged_list_lets_nobody_in(folder, door):
     alice = client_of(folder, "alice")
-    folder.clients_path.write_text("alice\n")
+    (folder.path / CLIENTS).write_text("alice\n")
     with door.curve.gate(door.context):
         assert not door.opens_for(alice)
 
@@ -267,6 +269,6 @@ def test_a_client_believes_the_server_with_the_right_key_only(folder, door):
 
 
 def test_a_gate_closed_twice_is_harmless(folder, door):
-    gate = Gate(door.context, folder.clients_path)
+    gate = Gate(door.context, folder.path / CLIENTS)
     gate.close()
     gate.close()
