@@ -125,6 +125,7 @@ class Engine:
             self._tiles,
             threads or slide.parallel_reads or max(1, min(os.cpu_count() or 1, 8)),
             on_arrival,
+            far=slide.parallel_reads is not None,
         )
         self.fit()
         self._follower = Follower(slide, self._mosaic.placed_anew, on_arrival) if slide.growing else None

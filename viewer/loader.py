@@ -26,7 +26,9 @@ from rawmosaic.storage.tile_cache import TileCache
 
 FIRST_RETRY_S = 0.25
 LAST_RETRY_S = 8.0
-MOST_AT_ONCE = 8
+MOST_AT_ONCE, MOST_AT_ONCE_FAR = 8, 32
+"""Tiles that a thread reads at once: where reading is work, and where it is waiting for a server."""
+
 BACKGROUND_NICENESS = 10
 
 
@@ -49,6 +51,9 @@ class TileLoader:
         (`Slide.read_tiles`, with numbers for keys); any thread.
     on_arrival
         Called from a worker after a tile arrived or failed; must be quick and touch no GL.
+    far
+        Reading is waiting rather than work: all that is wanted is asked for at the same time, so that it takes one way back and
+        forth, where sharing it out in ever smaller portions would take one for each.
     """
 
     def __init__(
@@ -57,8 +62,9 @@ class TileLoader:
         cache: TileCache,
         threads: int,
         on_arrival: Callable[[], None] = lambda: None,
+        far: bool = False,
     ):
-        self._read_tiles, self._cache, self._on_arrival = read_tiles, cache, on_arrival
+        self._read_tiles, self._cache, self._on_arrival, self._far = read_tiles, cache, on_arrival, far
         self._changed = threading.Condition()
         self._urgent_queue: deque[int] = deque()
         self._soon_queue: deque[int] = deque()
@@ -73,6 +79,7 @@ class TileLoader:
         self.tiles_read = 0
         background = -(-threads // 2)
         self._n_of = {True: threads, False: background}
+        self._n_idle = dict.fromkeys(self._n_of, 0)
         self._threads = [
             threading.Thread(target=self._work, args=(urgent,), name=f"tile-{name}-{i}", daemon=True)
             for urgent, name, count in ((True, "loader", threads), (False, "prefetch", background))
@@ -205,17 +212,25 @@ class TileLoader:
         that all threads finish together.
         """
         with self._changed:
+            self._n_idle[urgent] += 1
             while not self._closed:
                 queue = self._urgent_queue if urgent else self._soon_queue
-                share = min(MOST_AT_ONCE, -(-len(queue) // (2 * self._n_of[urgent])))
+                share = self._share(len(queue), urgent)
                 batch = []
                 while len(batch) < share and (tile := self._cache.reserve(pinned=self._pinned())) is not None:
                     batch.append((queue.popleft(), tile))
                 if batch:
                     self._in_flight.update(key for key, _ in batch)
+                    self._n_idle[urgent] -= 1
                     return batch
                 self._changed.wait()
         return None
+
+    def _share(self, n_tiles: int, urgent: bool) -> int:
+        """How many of the tiles that wait a thread takes now."""
+        if self._far:
+            return min(MOST_AT_ONCE_FAR, -(-n_tiles // self._n_idle[urgent]))
+        return min(MOST_AT_ONCE, -(-n_tiles // (2 * self._n_of[urgent])))
 
     def _deliver(self, batch: list[tuple[int, np.ndarray]], outcomes: list[BaseException | None]) -> None:
         with self._changed:

@@ -117,6 +117,19 @@ def test_most_urgent_tiles_are_read_first(make: Callable[..., TileLoader], sourc
     assert source.read == keys
 
 
+def test_what_is_far_is_asked_for_at_the_same_time(make: Callable[..., TileLoader], source: Source, monkeypatch):
+    asked: list[int] = []
+    monkeypatch.setattr(source, "read_tiles", lambda keys, *rest: (asked.extend(keys), Source.read_tiles(source, keys, *rest))[1])
+    source.open.clear()
+    loader = make(threads=4, far=True)
+    keys = list(range(90))
+    loader.want(keys)
+    until(lambda: len(asked) == len(keys))
+    assert len(source.read) == 4  # nothing was answered yet
+    source.open.set()
+    assert sorted(collected(loader, keys)) == keys
+
+
 def test_nothing_is_read_twice(make: Callable[..., TileLoader], source: Source):
     loader = make(threads=3)
     source.open.clear()
