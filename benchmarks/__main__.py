@@ -10,7 +10,21 @@ import click
 
 from benchmarks.harness import RESULTS, Result, machine, report, save, say
 
-NAMES = ("floors", "layouts", "first_frame", "jump", "pan", "zoom", "contrast", "paper", "scale", "write", "memory", "broker")
+NAMES = (
+    "floors",
+    "layouts",
+    "first_frame",
+    "jump",
+    "pan",
+    "zoom",
+    "contrast",
+    "paper",
+    "scale",
+    "write",
+    "memory",
+    "broker",
+    "remote",
+)
 OPT_IN = ("peers",)
 """Run only when named: they install what they compare with."""
 

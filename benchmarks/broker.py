@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 import zmq
 
-from benchmarks.harness import Figure, Result
+from benchmarks.harness import Figure, Result, spawned
 from rawmosaic.net.broker import Broker
 from rawmosaic.net.protocol import Reply, Request, pack_keys, reply_frames, request_frames
 from rawmosaic.storage.pyramid import TileKey
@@ -45,20 +44,20 @@ def run() -> Result:
 @contextmanager
 def ours() -> Iterator[tuple[str, str]]:
     """(front, back) of a broker in a process of its own."""
-    with _process(_broker) as address:
+    with spawned(_broker) as (address, _):
         yield tuple(address.split())
 
 
 @contextmanager
 def proxy() -> Iterator[tuple[str, str]]:
     """(front, back) of ZeroMQ's proxy in a process of its own."""
-    with _process(_proxy) as address:
+    with spawned(_proxy) as (address, _):
         yield tuple(address.split())
 
 
 def us_per_request(front: str, back: str, tiles: int, count: int, in_flight: int = IN_FLIGHT, dealer: bool = True) -> float:
     """Microseconds a request takes through whatever lies between front and back."""
-    with _process(_dealer if dealer else _worker, back, tiles), zmq.Context() as context, context.socket(zmq.DEALER) as client:
+    with spawned(_dealer if dealer else _worker, back, tiles), zmq.Context() as context, context.socket(zmq.DEALER) as client:
         client.linger = 0
         client.connect(front)
         request = request_frames(Request(0, "tiles", "s", buffers=[pack_keys([TileKey(0, 0, 0, 0, 0)] * 8)]))
@@ -82,23 +81,6 @@ def us_per_request(front: str, back: str, tiles: int, count: int, in_flight: int
         for _ in range(in_flight - 1):
             take()
         return 1e6 * (time.perf_counter() - start) / count
-
-
-@contextmanager
-def _process(target, *arguments) -> Iterator[str]:
-    """A spawned process that says its address once it is there, and ends when asked to."""
-    method = multiprocessing.get_context("spawn")
-    here, there = method.Pipe()
-    process = method.Process(target=target, args=(there, *arguments), daemon=True)
-    process.start()
-    try:
-        if not here.poll(60):
-            raise TimeoutError(f"{target.__name__} did not start")
-        yield here.recv()
-    finally:
-        here.send("end")
-        process.join(10)
-        process.kill()
 
 
 def _broker(end) -> None:

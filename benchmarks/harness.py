@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +18,8 @@ import numpy as np
 RESULTS = Path(__file__).parent / "results"
 CACHE = Path(os.environ.get("RAWMOSAIC_BENCHMARK_DATA", Path(__file__).parent / "cache"))
 """Data are made once and kept here."""
+
+START_S = 60
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,28 @@ def timed(action: Callable[[], object], repeat: int = 7, warm: int = 1) -> list[
 def median_ms(seconds: Iterable[float]) -> float:
     """The median in milliseconds."""
     return 1e3 * float(np.median(list(seconds)))
+
+
+@contextmanager
+def spawned(target: Callable, *arguments: object) -> Iterator[tuple[object, int]]:
+    """(what it said first, process id) of ``target(end, *arguments)`` in a process of its own, which shall end when `end`, a
+    multiprocessing connection, has something for it."""
+    method = multiprocessing.get_context("spawn")
+    here, there = method.Pipe()
+    process = method.Process(target=target, args=(there, *arguments), daemon=True)
+    process.start()
+    there.close()
+    try:
+        if not here.poll(START_S):
+            raise TimeoutError(f"{target.__name__} did not start within {START_S} s")
+        yield here.recv(), process.pid
+    finally:
+        with suppress(OSError):
+            here.send("end")
+        process.join(10)
+        process.kill()
+        process.join()
+        here.close()
 
 
 def machine() -> dict[str, str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.floors import BareDraw, decode_s, upload_s
 from benchmarks.harness import timed
-from rawmosaic.storage import open_slide
+from rawmosaic.storage import Slide, open_slide
 from rawmosaic.storage.hdf5 import format as fmt
 from rawmosaic.viewer import OffscreenViewer
 
@@ -32,10 +32,10 @@ class Floors:
 
 
 class Bench:
-    """An offscreen viewer on a slide with the means to time single frames to their end."""
+    """An offscreen viewer on a slide, or on what lies at a path, with the means to time single frames to their end."""
 
     def __init__(self, path, size: tuple[int, int] = (1280, 720), **budgets):
-        self.slide = open_slide(path)
+        self.slide = path if isinstance(path, Slide) else open_slide(path)
         self.viewer = OffscreenViewer(self.slide, size, **budgets)
         self.engine = self.viewer.engine
         from rawmosaic.viewer.gl.api import GL
