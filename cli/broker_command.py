@@ -20,13 +20,13 @@ Examples:
 @click.option("--front", metavar="ADDRESS", default=FRONT, show_default=True, help="Where viewers come.")
 @click.option("--back", metavar="ADDRESS", default=BACK, show_default=True, help="Where `rawmosaic serve --broker` comes.")
 @click.option("--insecure", is_flag=True, help="Let anybody in who can reach the addresses, and encrypt nothing.")
-@click.option("--keys", metavar="FOLDER", help="Folder of the key pair and of the lists `clients` and `dealers`.")
+@click.option("--keys", metavar="FOLDER", help="Folder of the key pair and of the lists of who is let in.")
 def command(front: str, back: str, insecure: bool, keys: str | None) -> None:
     """Put one address in front of many servers of slides, which may come and go.
 
     Servers of the same slide share its load; when one is lost, others answer what it was asked. An address that others than this
-    machine can reach needs a key pair (`rawmosaic keys new`): viewers must then be on the list `clients`, servers on the list
-    `dealers` of the key folder.
+    machine can reach needs a key pair (`rawmosaic keys new`); viewers are then let in by `rawmosaic keys allow`, servers by
+    `rawmosaic keys allow --dealer`.
     """
     from rawmosaic.cli.service import logged, until_stopped
     from rawmosaic.net.addresses import is_local, server_address

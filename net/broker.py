@@ -16,15 +16,12 @@ from dataclasses import replace
 import zmq
 
 from rawmosaic.net.addresses import is_local
-from rawmosaic.net.keys import Gate, ServerCurve
+from rawmosaic.net.keys import DEALERS, Gate, ServerCurve
 from rawmosaic.net.protocol import MAX_FRAMES, MAX_MESSAGE_NBYTES, MAX_REQUEST_FRAMES, MAX_REQUEST_NBYTES, MAX_REQUESTS
 from rawmosaic.net.routing import Action, Frames, Routing, ToClient
 from rawmosaic.storage.errors import ProtocolError, UnreachableError
 
 FRONT, BACK = "tcp://127.0.0.1:5555", "tcp://127.0.0.1:5556"
-
-DEALER_LIST = "dealers"
-"""The list of dealers' keys lies beside the list of clients: who may look at slides may not therefore offer any."""
 
 TICK_S = 0.1
 SWEEP_S = 10.0
@@ -351,8 +348,9 @@ def _peer(frames: Sequence[zmq.Frame]) -> str | None:
 
 
 def for_dealers(curve: ServerCurve) -> ServerCurve:
-    """The same server for dealers: their keys are listed in the file `dealers` beside that of the clients."""
-    return replace(curve, clients=curve.clients.with_name(DEALER_LIST))
+    """The same server for dealers: their keys are in a list beside that of the clients, since who may look at slides may not
+    therefore offer any."""
+    return replace(curve, clients=curve.clients.with_name(DEALERS))
 
 
 def _version() -> str:

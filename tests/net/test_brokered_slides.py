@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 from contract import KINDS, SlideContract
 
-from rawmosaic.net.broker import Broker
+from rawmosaic.net.broker import Broker, for_dealers
 from rawmosaic.net.connection import Connection
 from rawmosaic.net.dealer import TileDealer
+from rawmosaic.net.keys import CLIENTS, DEALERS, KeyFolder
 from rawmosaic.net.remote_slide import RemoteSlide
 from rawmosaic.storage import open_slide
+from rawmosaic.storage.errors import SlideError
 from rawmosaic.storage.pyramid import TileKey
 from rawmosaic.storage.slide import Slide
 from rawmosaic.storage.testing import GrowingSlide, SlowSlide, SyntheticSlide, write_slide
@@ -212,6 +214,58 @@ def test_a_growing_slide_is_followed_through_a_broker_and_from_one_dealer_to_the
         two.grow(1000)
         until(lambda: (slide.refresh(), slide.growing)[1] is False)
         assert_pixels_are_right(slide, two, all_tiles(two))
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> dict[str, KeyFolder]:
+    """Key folders of a broker, a dealer and a viewer, each with a key pair; nobody is let in yet."""
+    made = {who: KeyFolder(tmp_path / who) for who in ("broker", "dealer", "viewer")}
+    for folder in made.values():
+        folder.new_pair()
+    return made
+
+
+@pytest.fixture
+def locked(folders: dict[str, KeyFolder]) -> Iterator[Broker]:
+    """A broker that wants keys at both ends, and is trusted by the others."""
+    curve = folders["broker"].server_curve()
+    with Broker(ANY, ANY, curve=curve, back_curve=for_dealers(curve)) as broker:
+        public = folders["broker"].pair().public
+        folders["dealer"].trust(broker.back_address, public)
+        folders["viewer"].trust(broker.front_address, public)
+        yield broker
+
+
+def pixels_through(locked: Broker, folders: dict[str, KeyFolder], patience_s: float) -> bool:
+    """Whether a viewer sees the right pixels of a dealer's slide."""
+    truth = specimen()
+    curve = folders["viewer"].client_curve(locked.front_address)
+    with TileDealer({"s": truth}, None, brokers=[locked.back_address], keys=folders["dealer"].path):
+        try:
+            with RemoteSlide(f"{locked.front_address}/s", disk_cache=None, curve=curve, timeout_s=patience_s) as slide:
+                assert_pixels_are_right(slide, truth, all_tiles(truth)[:4])
+                return True
+        except SlideError:
+            return False
+
+
+def test_listed_viewers_see_the_slides_of_listed_dealers(locked: Broker, folders: dict[str, KeyFolder]):
+    folders["broker"].allow("v", folders["viewer"].pair().public)
+    folders["broker"].allow("d", folders["dealer"].pair().public, DEALERS)
+    assert pixels_through(locked, folders, LONG_S)
+
+
+@pytest.mark.parametrize(
+    ("viewer_among", "dealer_among"), [(CLIENTS, CLIENTS), (DEALERS, DEALERS), (CLIENTS, None), (None, DEALERS)], ids=str
+)
+def test_nobody_comes_in_by_the_wrong_list(
+    locked: Broker, folders: dict[str, KeyFolder], viewer_among: str | None, dealer_among: str | None
+):
+    for who, among in (("viewer", viewer_among), ("dealer", dealer_among)):
+        if among is not None:
+            folders["broker"].allow(who, folders[who].pair().public, among)
+    assert not pixels_through(locked, folders, 1.5)
+    assert set(locked._routing.dealers) == set() or dealer_among == DEALERS
 
 
 def until_served_by_all(broker: Broker, n_dealers: int) -> None:
