@@ -1,6 +1,6 @@
 // A scale bar of a round length: 1, 2 or 5 of a unit and as many tens.
 
-const UNITS = [["nm", 1e-3], ["µm", 1], ["mm", 1e3], ["cm", 1e4], ["m", 1e6]];
+const UNITS = [["nm", 1e-3], ["µm", 1], ["mm", 1e3]];
 
 /** The longest round length of at most `longestPx`: {text, widthPx}; `pxPerUm` are pixels per µm. */
 export function scaleBar(pxPerUm, longestPx) {
