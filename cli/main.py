@@ -18,6 +18,7 @@ WRONG_INPUT, INTERRUPTED = 2, 130
 COMMANDS = {
     "view": "Look at a slide in a window.",
     "render": "Draw a slide, or a part of it, into a PNG.",
+    "export": "Write a slide, or a part of it, in another form: figures.",
     "import": "Copy a raw acquisition into one virtual slide file.",
     "info": "Say what a slide holds.",
     "verify": "Prove that a virtual slide is as it was written.",

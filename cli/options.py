@@ -41,6 +41,21 @@ class Numbers(click.ParamType):
         return pair
 
 
+class Region(click.ParamType):
+    """``1200,850,1600,1100`` → (left, top, right, bottom), µm."""
+
+    name = "X0,Y0,X1,Y1"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float, float, float]:
+        if isinstance(value, tuple):
+            return value
+        sides = tuple(number(part) for part in value.split(","))
+        if len(sides) != 4 or None in sides or not (sides[0] < sides[2] and sides[1] < sides[3]):
+            told = "write left, top, right and bottom in µm, such as 1200,850,1600,1100"
+            self.fail(f"{value!r} is not a region; {told}", param, ctx)
+        return sides
+
+
 class Named(click.ParamType):
     """``NAME=VALUE`` → ("NAME", value), the value read by `read`, which gives None for what it cannot read."""
 
@@ -123,12 +138,25 @@ ACQUISITION_OPTIONS = (
     ),
 )
 
+_OPENING_NAMES = {
+    "pixel_size_um": "pixel_size_um",
+    "orientation": "orientation",
+    "camera_angle": "camera_angle_deg",
+    "scale_float": "scale_float",
+}
+"""Options of raw acquisitions → arguments of `open_slide`."""
+
 
 def acquisition_options(function: Callable) -> Callable:
     """Add the options of raw acquisitions to a command; `opening_options` takes them from its keyword arguments."""
     for option in reversed(ACQUISITION_OPTIONS):
         function = option(function)
     return function
+
+
+def take_acquisition(told: dict[str, Any]) -> dict[str, Any]:
+    """Take the options of raw acquisitions out of a command's keyword arguments."""
+    return {name: told.pop(name) for name in _OPENING_NAMES if name in told}
 
 
 def budget_options(function: Callable) -> Callable:
@@ -141,13 +169,7 @@ def opening_options(location: str, told: Mapping[str, Any]) -> dict[str, Any]:
     """The options to open a location with: those that were told. Raises UsageError where they would be ignored."""
     from rawmosaic.storage.opening import is_virtual_slide
 
-    names = {
-        "pixel_size_um": "pixel_size_um",
-        "orientation": "orientation",
-        "camera_angle": "camera_angle_deg",
-        "scale_float": "scale_float",
-    }
-    options = {names[name]: value for name, value in told.items() if value is not None}
+    options = {_OPENING_NAMES[name]: value for name, value in told.items() if value is not None}
     if options and is_virtual_slide(location):
         given = ", ".join("--" + name.replace("_", "-") for name, value in told.items() if value is not None)
         raise click.UsageError(f"{location} is a virtual slide, which says itself how it was acquired; leave out {given}")

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from rawmosaic.cli.looks import finish_zoom_layers, look_options, read_looks, unreadable_in_view
 from rawmosaic.cli.options import (
     LOCATION,
     Command,
-    Named,
     Numbers,
     Size,
     acquisition_options,
     budget_options,
-    numbers,
     opening_options,
-    positive_number,
+    take_acquisition,
 )
 
 if TYPE_CHECKING:
-    from rawmosaic.storage import Slide
     from rawmosaic.viewer import OffscreenViewer
 
 INCOMPLETE = 1
@@ -47,30 +44,7 @@ Examples:
     type=click.FloatRange(SMALLEST_SCALE, LARGEST_SCALE),
     help="Picture pixels per camera pixel: 1 is 1:1; else as small as shows the whole slide.",
 )
-@click.option("--channels", metavar="A,B", help="Channels to show, by name or number; else all.")
-@click.option(
-    "--limits",
-    multiple=True,
-    type=Named("NAME=LOW:HIGH", lambda text: numbers(text, ":"), "DAPI=400:3000"),
-    help="Counts shown as black and as full colour; else from the slide's histograms.",
-)
-@click.option(
-    "--colors", multiple=True, type=Named("NAME=COLOR", lambda text: text or None, "DAPI=#0000ff"), help="#rrggbb or a name."
-)
-@click.option("--gamma", multiple=True, type=Named("NAME=G", positive_number, "DAPI=0.7"), help="Exponent after the limits.")
-@click.option(
-    "--overlap",
-    type=click.Choice(["top", "nearest", "feather", "max"]),
-    default="top",
-    show_default=True,
-    help="Which field wins where fields overlap.",
-)
-@click.option("--positions", metavar="NAME", default="stage", show_default=True, help="Position set that places the fields.")
-@click.option("--z", type=int, default=0, show_default=True, metavar="N", help="Plane of the stack.")
-@click.option("--t", type=int, default=0, show_default=True, metavar="N", help="Time point.")
-@click.option(
-    "--interpolation", type=click.Choice(["nearest", "smooth"]), help="Else nearest when magnified, smooth when reduced."
-)
+@look_options
 @acquisition_options
 @budget_options
 def command(
@@ -79,18 +53,9 @@ def command(
     size: tuple[int, int],
     center: tuple[float, float] | None,
     scale: float | None,
-    channels: str | None,
-    limits: Sequence[tuple[str, tuple[float, float]]],
-    colors: Sequence[tuple[str, str]],
-    gamma: Sequence[tuple[str, float]],
-    overlap: str,
-    positions: str,
-    z: int,
-    t: int,
-    interpolation: str | None,
     ram: str | None,
     vram: str | None,
-    **acquisition: Any,
+    **told: Any,
 ) -> int:
     """Draw the slide or raw acquisition at LOCATION into a PNG: the picture the window would show, complete.
 
@@ -100,16 +65,9 @@ def command(
     from rawmosaic.storage import open_slide
 
     path = picture_path(output)
-    with open_slide(location, **opening_options(location, acquisition)) as slide:
-        check_stack(slide, z, t)
-        shown = shown_channels(slide, channels)
-        looks = [
-            (look, channel_number(slide, name), value)
-            for look, given in (("limits", limits), ("color", colors), ("gamma", gamma))
-            for name, value in given
-        ]
-        told_limits = {number for look, number, _ in looks if look == "limits"}
-        if scale is None or scale < 1 or shown - told_limits:
+    with open_slide(location, **opening_options(location, take_acquisition(told))) as slide:
+        looks = read_looks(slide, told)
+        if scale is None or scale < 1 or not looks.tells_limits(len(slide.channels)):
             finish_zoom_layers(slide)
 
         from rawmosaic.viewer import OffscreenViewer
@@ -117,13 +75,7 @@ def command(
 
         import_ahead(PICTURE_MODULES)
         with OffscreenViewer(slide, size=size, ram_bytes=ram, vram_bytes=vram) as viewer:
-            for number_, channel in enumerate(viewer.channels):
-                channel.visible = number_ in shown
-            for look, number_, value in looks:
-                setattr(viewer.channels[number_], look, value)
-            viewer.overlap, viewer.position_set, viewer.z, viewer.t = overlap, positions, z, t
-            if interpolation is not None:
-                viewer.interpolation = interpolation
+            looks.apply(viewer)
             point_camera(viewer, center, scale)
             save_png(viewer.render(), path)
             failures = sorted({*viewer.failures(), *unreadable_in_view(slide, viewer)})
@@ -131,60 +83,6 @@ def command(
         click.echo(f"rawmosaic: {path} is incomplete, unreadable parts: {len(failures)}, the first {failures[0]}", err=True)
         return INCOMPLETE
     return 0
-
-
-def channel_number(slide: Slide, name: str) -> int:
-    """The channel of a name (in any case, if that is not ambiguous) or of a number; raises OutOfRangeError with all names."""
-    names = [channel.name for channel in slide.channels]
-    if name in names:
-        return names.index(name)
-    alike = [number for number, other in enumerate(names) if other.lower() == name.lower()]
-    if len(alike) == 1:
-        return alike[0]
-    if name.isdecimal() and int(name) < len(names):
-        return int(name)
-    from rawmosaic.storage.errors import OutOfRangeError
-
-    raise OutOfRangeError("channel", name, "the slide has " + ", ".join(names), location=slide.location)
-
-
-def shown_channels(slide: Slide, names: str | None) -> set[int]:
-    """Numbers of the channels to show: those named with commas between, or all."""
-    if names is None:
-        return set(range(len(slide.channels)))
-    # A name may itself hold a comma: then the whole text is that name.
-    whole = [names] if any(channel.name == names for channel in slide.channels) else names.split(",")
-    return {channel_number(slide, name.strip()) for name in whole}
-
-
-def check_stack(slide: Slide, z: int, t: int) -> None:
-    """Raise OutOfRangeError unless the slide has this z and t."""
-    from rawmosaic.storage.errors import OutOfRangeError
-
-    for what, value, count in (("z", z, slide.size_z), ("t", t, slide.size_t)):
-        if not 0 <= value < count:
-            raise OutOfRangeError(what, value, f"the slide has {what} 0 to {count - 1}", location=slide.location)
-
-
-def finish_zoom_layers(slide: Slide) -> None:
-    """Wait, with a progress bar, for the zoom layers and histograms of a slide that makes them in the background."""
-    if hasattr(slide, "wait"):
-        from rawmosaic.cli.progress import progress_bar
-
-        with progress_bar("Zoom layers") as progress:
-            slide.wait(progress=progress)
-
-
-def unreadable_in_view(slide: Slide, viewer: OffscreenViewer) -> set[str]:
-    """What a slide viewed in place could not read of the planes in view: its zoom layers are black there, and no tile fails."""
-    view, geometry = viewer.engine.view(), viewer.engine.geometry
-    fields = {channel: set(geometry.in_view(view.camera, channel).tolist()) for channel in view.channels}
-    unreadable = dict(getattr(slide, "unreadable", {}))
-    return {
-        str(error)
-        for (field, channel, z, t), error in unreadable.items()
-        if (z, t) == (view.z, view.t) and field in fields.get(channel, ())
-    }
 
 
 def point_camera(viewer: OffscreenViewer, center: tuple[float, float] | None, scale: float | None) -> None:
