@@ -6,7 +6,7 @@ Keys have names (`"a"`, `"left"`, `"kp_5"`), with ``shift+`` in front where it c
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from rawmosaic.viewer.channels import AUTO_CONTRAST_TAIL, percentile_limits
@@ -33,7 +33,11 @@ KEYS = {
     "i": "interpolation: automatic, nearest, smooth",
     "\\": "statistics",
     "F11": "full screen",
-    "?": "these keys, on the terminal",
+    "Shift + C": "contrast panel",
+    "b": "scale bar",
+    "m": "minimap",
+    "Tab": "side panel",
+    "?": "these keys",
     "q, Esc": "close",
 }
 
@@ -82,7 +86,7 @@ class Controls:
             return self.pan(0.25 * dx * self.engine.size[0], 0.25 * dy * self.engine.size[1])
         digit = name.removeprefix("shift+")
         if digit.isdecimal() and 1 <= int(digit) <= len(self.engine.channels):
-            return self._solo(int(digit) - 1) if name != digit else self._toggle(int(digit) - 1)
+            return self.solo(int(digit) - 1) if name != digit else self._toggle(int(digit) - 1)
         action = self._actions().get(name)
         return bool(action and action())
 
@@ -95,7 +99,7 @@ class Controls:
             "kp_0": self._fit,
             "5": self._one_to_one,
             "kp_5": self._one_to_one,
-            "c": self._auto_contrast,
+            "c": self.auto_contrast,
             "shift+r": self._reset_looks,
             ",": lambda: self._step("z", -1, self.engine.slide.size_z),
             ".": lambda: self._step("z", 1, self.engine.slide.size_z),
@@ -123,25 +127,34 @@ class Controls:
         self.engine.channels[channel].visible ^= True
         return True
 
-    def _solo(self, channel: int) -> bool:
+    def solo(self, channel: int) -> bool:
+        """Show one channel alone; all, if it is alone already."""
         looks = self.engine.channels
         alone = looks[channel].visible and sum(look.visible for look in looks) == 1
         for number, look in enumerate(looks):
             look.visible = alone or number == channel
         return True
 
-    def _auto_contrast(self) -> bool:
+    def auto_contrast(self, channels: Iterable[int] | None = None) -> bool:
+        """Automatic limits of these channels (all, if not told) from the stored histograms; soon again: stronger."""
         now = time.monotonic()
         again = now - self._auto_at < AUTO_REPEAT_S
         self._auto_tail = min(4 * self._auto_tail, 0.1) if again else AUTO_CONTRAST_TAIL
         self._auto_at = now
-        for number, look in enumerate(self.engine.channels):
-            look.limits = percentile_limits(self.engine.slide.histogram(number), self._auto_tail)
+        for number in range(len(self.engine.channels)) if channels is None else channels:
+            self.engine.channels[number].limits = percentile_limits(self.engine.slide.histogram(number), self._auto_tail)
         return True
 
     def _reset_looks(self) -> bool:
         for look, initial in zip(self.engine.channels, self._initial, strict=True):
-            look.limits, look.color, look.gamma, look.visible = initial.limits, initial.color, initial.gamma, initial.visible
+            look.color, look.visible = initial.color, initial.visible
+        return self.reset(range(len(self._initial)))
+
+    def reset(self, channels: Iterable[int]) -> bool:
+        """Limits and gamma of these channels as they were at first."""
+        for number in channels:
+            look, initial = self.engine.channels[number], self._initial[number]
+            look.limits, look.gamma = initial.limits, initial.gamma
         return True
 
     def _step(self, axis: str, by: int, size: int) -> bool:

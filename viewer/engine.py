@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +13,8 @@ from rawmosaic.storage.errors import GraphicsError, OutOfRangeError
 from rawmosaic.storage.pyramid import TileKey
 from rawmosaic.storage.slide import Slide
 from rawmosaic.storage.tile_cache import TileCache
-from rawmosaic.viewer import budgets
+from rawmosaic.viewer import budgets, projection
+from rawmosaic.viewer.blending import Blending, checked, checked_unmixing, needed_channels
 from rawmosaic.viewer.camera import Camera
 from rawmosaic.viewer.channels import ChannelView, default_colors, percentile_limits
 from rawmosaic.viewer.follower import Follower
@@ -25,9 +26,13 @@ from rawmosaic.viewer.staging import Staging
 from rawmosaic.viewer.tile_store import TileStore, is_software_driver, layers_for_view
 
 INTERPOLATIONS = ("auto", "nearest", "smooth")
+PROJECTIONS = ("none", "max")
 UPLOAD_DEADLINE_S = 0.004
 """Time that one frame spends on uploads; what is left comes with the next."""
 
+
+MOST_OVERVIEW_TILES = 96
+"""Tiles of the whole slide that are kept resident at most."""
 
 STAND_IN_FROM_TILES = 48
 """A view that misses more tiles than this is worth a coarse stand-in first: decoding that many takes about a frame."""
@@ -100,6 +105,12 @@ class Engine:
         self.camera = Camera(0.0, 0.0, 1.0, _checked_size(size), slide.header.pixel_size_um)
         self.overlap, self.position_set, self.interpolation = "top", "stage", "auto"
         self.z = self.t = 0
+        self.projection = "none"
+        self.mode, self.background = "colour", "black"
+        self.color_map: str | None = None
+        self.unmixing: np.ndarray | None = None
+        self.groups: tuple = ()
+        self.bookmarks: tuple = ()
         self.show_outlines = False
         self.prefetches = True
         self.report = FrameReport()
@@ -167,8 +178,19 @@ class Engine:
             if not 0 <= value < size:
                 raise OutOfRangeError(what, value, f"the slide has {what} 0 to {size - 1}", location=self.slide.location)
         smooth = self.interpolation == "smooth" or (self.interpolation == "auto" and self.camera.scale < 1.0)
-        shown = tuple(number for number, look in enumerate(self.channels) if look.visible)
-        return View(self.camera, shown, self.position_set, self.z, self.t, self.overlap, smooth)
+        if self.projection not in PROJECTIONS:
+            raise OutOfRangeError("projection", self.projection, "choose one of " + ", ".join(PROJECTIONS))
+        projects = self.projection == "max" and self.slide.size_z > 1
+        read = needed_channels([look.visible for look in self.channels], checked_unmixing(self.unmixing, len(self.channels)))
+        z = self.slide.size_z if projects else self.z
+        return View(self.camera, read, self.position_set, z, self.t, self.overlap, smooth)
+
+    def blending(self, channels: Sequence[int] | None = None) -> Blending:
+        """How channels become a picture, for those that are read (of the view, if not told)."""
+        channels = self.view().channels if channels is None else channels
+        unmixing = checked_unmixing(self.unmixing, len(self.channels))
+        among = None if unmixing is None else unmixing[np.ix_(channels, channels)]
+        return checked(Blending(self.mode, self.background, self.color_map, among))
 
     # frames
 
@@ -217,7 +239,8 @@ class Engine:
         """Ask for the neighbourhood of a complete view, and for the overview; after the draw, which they shall not delay."""
         if view != self._hinted:
             self._hinted = view
-            self.slide.hint(self._motion.hint(view, plan.level))
+            z = min(view.z, self.slide.size_z - 1)  # of a projection, one of its planes
+            self.slide.hint(self._motion.hint(replace(view, z=z), plan.level))
         if plan.fetch or not self.prefetches:
             return
         if self._is_elsewhere(view):
@@ -243,6 +266,18 @@ class Engine:
         before = self._planned(view, last.level)
         return before if not before.tiles_missing and before.level == last.level else plan
 
+    def draw_whole(self, target: Target) -> None:
+        """The whole mosaic as far as it is resident, in the view's looks, small: for a minimap. Fetches nothing."""
+        whole = replace(self.camera, size=target.size).fitted(self.geometry.bounds_um)
+        view = replace(self.view(), camera=whole, smooth=True)
+        level = None if self._shows_overview(view) else self._mosaic.level_for(len(view.channels), self._most_resident())
+        self._draw_plan(self._planned(view, level), view, target)
+
+    @property
+    def overview_tiles_resident(self) -> int:
+        """How many of the tiles that show the whole slide lie in textures: it changes when a minimap is out of date."""
+        return int((self.store.cache.lookup(self._resident) >= 0).sum()) if len(self._resident) else 0
+
     def warm_up(self, target: Target) -> None:
         """Have the driver prepare what streaming and zooming will need; best when there is time, after the first picture.
 
@@ -251,7 +286,9 @@ class Engine:
         view = layers_for_view(self.size, self.slide.tiling.tile_shape, len(self.slide.channels))
         if self.store.make_room(2 * view):
             self._soon_for = None
-        self._renderer.warm_up(len(self.view().channels), self.store.texture, target)
+        channels = self.view().channels
+        looks = [self.channels[channel] for channel in channels]
+        self._renderer.warm_up(looks, self.store.texture, target, self.blending(channels))
 
     def _neighbourhood(self, plan: FramePlan, view: View) -> list[int]:
         """Tiles the view may need soon, at most a quarter of the tile cache: ahead, around, a layer up and down, z and t."""
@@ -259,6 +296,8 @@ class Engine:
         views = [(ahead, None), (ahead, plan.level + 1), (replace(view, camera=view.camera.zoomed(2 * view.camera.scale)), None)]
         for axis, size in (("z", self.slide.size_z), ("t", self.slide.size_t)):
             at = getattr(view, axis)
+            if at == size:  # a projection has no neighbours
+                continue
             views += [(replace(view, **{axis: at + step}), None) for step in (1, -1) if 0 <= at + step < size]
         room, soon = self._tiles.capacity // 4, {}
         for each, level in views:
@@ -374,15 +413,18 @@ class Engine:
     def _overview_tiles(self, view: View) -> np.ndarray:
         """Numbers of the tiles that show the whole slide, kept in texture layers: wherever the view jumps, something is there.
 
-        The coarsest layer of the fields, or of the reconstructed overview, whichever takes no more than an eighth of the layers.
+        The finest layer of the fields, or of the reconstructed overview, that takes no more than an eighth of the layers.
         """
         wanted = (view.channels, view.z, view.t, self.store.texture.layers, self.slide.n_fields)
         if wanted != self._resident_for:
-            self._resident_for, most = wanted, self.store.texture.layers // 8
+            self._resident_for = wanted
             sources = [source for source in (self._mosaic, self._overview) if source is not None]
-            candidates = (source.coarsest_tiles(view, most) for source in sources)
+            candidates = (source.whole(view, self._most_resident()) for source in sources)
             self._resident = next((numbers for numbers in candidates if len(numbers)), _NONE)
         return self._resident
+
+    def _most_resident(self) -> int:
+        return min(MOST_OVERVIEW_TILES, self.store.texture.layers // 8)
 
     def _missing_overview(self) -> list[int]:
         if not len(self._resident):
@@ -417,7 +459,8 @@ class Engine:
         for slide in dict.fromkeys(slide for slide, _ in places):
             own = [at for at, place in enumerate(places) if place[0] is slide]
             keys, tiles = [places[at][1] for at in own], [outs[at] for at in own]
-            for at, outcome in zip(own, slide.read_tiles(keys, tiles, lambda n, own=own: wanted(own[n]), urgent), strict=True):
+            read = projection.read_tiles(slide, keys, tiles, lambda n, own=own: wanted(own[n]), urgent)
+            for at, outcome in zip(own, read, strict=True):
                 outcomes[at] = outcome
         return outcomes
 
@@ -441,7 +484,7 @@ class Engine:
             source.geometry(view.position_set),
             source.slide.tiling,
             source.numbers,
-            source.slide.acquired(view.z, view.t),
+            source.acquired(view.z, view.t),
             self.store.cache.lookup,
             self.store.capacity,
             self._unreadable(),
@@ -472,9 +515,12 @@ class Engine:
         if fetched := self._staging.fetched(timeout_s):
             self._loader.let_go(fetched)
 
-    def _draw(self, plan: FramePlan, view: View, target: Target) -> None:
+    def _draw_plan(self, plan: FramePlan, view: View, target: Target) -> None:
         looks = [self.channels[channel] for channel in view.channels]
-        self._renderer.draw(plan, view, looks, self.store.texture, target)
+        self._renderer.draw(plan, view, looks, self.store.texture, target, self.blending(view.channels))
+
+    def _draw(self, plan: FramePlan, view: View, target: Target) -> None:
+        self._draw_plan(plan, view, target)
         if self.show_outlines:
             fields = self.geometry.in_view(view.camera, 0)
             self._renderer.draw_outlines(outline_rows(view.camera, self.geometry, fields), plan, target)
@@ -495,6 +541,7 @@ class _Source:
         self.slide = slide
         self.numbers = TileNumbers(slide, first_number)
         self._geometries: dict[str, Geometry] = {}
+        self._projected: dict[int, np.ndarray] = {}
 
     def geometry(self, position_set: str) -> Geometry:
         """Made when first asked for, and kept."""
@@ -502,16 +549,24 @@ class _Source:
             self._geometries[position_set] = Geometry(self.slide, position_set)
         return self._geometries[position_set]
 
-    def coarsest_tiles(self, view: View, most: int) -> np.ndarray:
-        """Numbers of all tiles of the coarsest layer in the view's channels, z and t; none if they are more than `most`."""
-        level = len(self.slide.levels) - 1
+    def level_for(self, n_channels: int, most: int) -> int:
+        """The finest layer of which all tiles of so many channels are at most that many; the coarsest if none is."""
+        tiling, n_fields = self.slide.tiling, self.slide.n_fields
+        fitting = (level for level in range(len(tiling.levels)) if tiling.tile_count(level, n_fields) * n_channels <= most)
+        return next(fitting, len(tiling.levels) - 1)
+
+    def whole(self, view: View, most: int) -> np.ndarray:
+        """Numbers of all tiles of that layer in the view's channels, z and t; none if even the coarsest has more."""
+        level = self.level_for(len(view.channels), most)
         count = self.slide.tiling.tile_count(level, self.slide.n_fields)
         if not 0 < count * len(view.channels) <= most:
             return _NONE
         return self.numbers.encode(level, np.arange(count)[:, None], np.array(view.channels), view.z, view.t).ravel()
 
     def tiles_shared_by(self, planes: np.ndarray) -> list[int]:
-        """Numbers of the tiles of packed layers that hold one of the (n, 4) planes (field, channel, z, t)."""
+        """Numbers of the tiles that show one of the (n, 4) planes (field, channel, z, t) and others as well: those of packed
+        layers, and projections."""
+        self._projected = {}
         field, channel, z, t = np.asarray(planes, np.int64).T
         slots = self.slide.fields["slot"][field].astype(np.int64)
         numbers = [
@@ -519,7 +574,26 @@ class _Source:
             for level, cut in enumerate(self.slide.tiling.levels)
             if cut.packed
         ]
+        if self.slide.size_z > 1:
+            numbers += [self._projected_tiles(level, field, channel, t) for level in range(len(self.slide.tiling.levels))]
         return np.unique(np.concatenate(numbers)).tolist() if numbers else []
+
+    def _projected_tiles(self, level: int, field: np.ndarray, channel: np.ndarray, t: np.ndarray) -> np.ndarray:
+        """Numbers of all tiles of a layer that show these fields projected."""
+        cut = self.slide.tiling.levels[level]
+        if cut.packed:
+            index = (self.slide.fields["slot"][field].astype(np.int64) // cut.fields_per_tile)[:, None]
+        else:
+            index = field[:, None] * cut.tiles_per_field + np.arange(cut.tiles_per_field)
+        return self.numbers.encode(level, index, channel[:, None], self.slide.size_z, t[:, None]).ravel()
+
+    def acquired(self, z: int, t: int) -> np.ndarray:
+        """(n_fields, n_channels) bool: which planes exist; of a projection, of which there is any."""
+        if z < self.slide.size_z:
+            return self.slide.acquired(z, t)
+        if t not in self._projected or len(self._projected[t]) != self.slide.n_fields:
+            self._projected[t] = projection.acquired(self.slide, t)
+        return self._projected[t]
 
     def placed_anew(self) -> dict[str, Geometry]:
         """The geometries in use, of the fields as they are now. Any thread."""

@@ -33,13 +33,14 @@ class TileNumbers:
     """Tile keys of a slide as single integers, so that thousands are made, compared and looked up at once.
 
     The numbers are those from `first`, which is not below `first_number`, to `end` - 1: slides shown together do not share any.
-    They stay what they are while a slide grows.
+    They stay what they are while a slide grows. Where a slide has z, one plane more stands for its projection (projection.py).
     """
 
     def __init__(self, slide: Slide, first_number: int = 0):
         tiling, n_fields = slide.tiling, max(slide.n_fields, ROOM_TO_GROW) if slide.growing else slide.n_fields
         counts = [tiling.tile_count(level, n_fields) for level in range(len(tiling.levels))]
-        self._n_channels, self._size_z, self._size_t = len(slide.channels), slide.size_z, slide.size_t
+        self._n_channels, self._size_t = len(slide.channels), slide.size_t
+        self._size_z = slide.size_z + (slide.size_z > 1)
         per_tile = max(1, self._n_channels * self._size_z * self._size_t)
         base = -(-first_number // per_tile)
         self._first = [base, *(base + np.cumsum(counts, dtype=np.int64)).tolist()]
@@ -62,7 +63,10 @@ class TileNumbers:
 
 @dataclass(frozen=True)
 class View:
-    """What is asked to be shown: the camera, the shown channels in order, and how they are placed and merged."""
+    """What is asked to be shown: the camera, the channels that are read for it in order, and how they are placed and merged.
+
+    `z` is the slide's `size_z` for the maximum of all z planes.
+    """
 
     camera: Camera
     channels: tuple[int, ...]
@@ -97,10 +101,17 @@ class Geometry:
 
     def in_view(self, camera: Camera, channel: int) -> np.ndarray:
         """Ascending numbers of the fields whose box meets the viewport."""
+        return self._index(channel).query(camera.bounds_um())
+
+    def at(self, x_um: float, y_um: float, channel: int) -> np.ndarray:
+        """Ascending numbers of the fields whose box holds a point of the mosaic frame, µm."""
+        return self._index(channel).query((x_um, y_um, x_um, y_um))
+
+    def _index(self, channel: int) -> SpatialIndex:
         channel = 0 if self.shared else channel
         if channel not in self._indices:
             self._indices[channel] = SpatialIndex(self.centres_um(channel), self.half_um)
-        return self._indices[channel].query(camera.bounds_um())
+        return self._indices[channel]
 
     def close(self) -> None:
         """Wait for indices that are still being built."""

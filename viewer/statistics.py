@@ -1,20 +1,13 @@
-"""The statistics panel: what the last frames did, as lines of text and as a picture of them in the window's corner."""
+"""The statistics panel: what the last frames did, as lines of text."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
 
-import numpy as np
-
 from rawmosaic.viewer.engine import FrameReport
-from rawmosaic.viewer.gl.api import GL
-from rawmosaic.viewer.gl.objects import PictureTexture
-from rawmosaic.viewer.gl.program import Program
-from rawmosaic.viewer.renderer import Target
 
 WINDOW_S = 1.0
-_FONT_PX, _MARGIN_PX, _BACKGROUND, _TEXT = 14, 8, (0, 0, 0, 170), (235, 235, 235, 255)
 
 
 class Statistics:
@@ -49,53 +42,6 @@ class Statistics:
             f"memory {_of(last.ram_bytes, last.ram_budget_bytes)} · {last.tiles_in_ram} tiles",
             f"textures {_of(last.vram_bytes, last.vram_budget_bytes)} · {last.tiles_in_texture} tiles",
         ]
-
-
-class TextPanel:
-    """Draws lines of text in the top left corner. GL thread only."""
-
-    def __init__(self):
-        self._program = Program("text.vert", "text.frag")
-        self._texture = PictureTexture()
-        self._lines: list[str] = []
-
-    def draw(self, lines: list[str], target: Target) -> None:
-        """Draw over what is there; the text is set anew only when it changed."""
-        if lines != self._lines:
-            self._texture.fill(picture_of(lines))
-            self._lines = list(lines)
-        height, width = self._texture.shape
-        target.bind()
-        self._program.use()
-        self._program.set_floats("screen_size", np.array(target.size))
-        self._program.set_floats("y_sign", np.array([1.0 if target.top_row_first else -1.0]))
-        self._program.set_floats("rect", np.array([_MARGIN_PX, _MARGIN_PX, _MARGIN_PX + width, _MARGIN_PX + height]))
-        self._texture.bind(1)
-        self._program.set_int("text", 1)
-        GL.glEnable(GL.GL_BLEND)
-        GL.glBlendEquation(GL.GL_FUNC_ADD)
-        GL.glBlendFunc(GL.GL_SRC_ALPHA, GL.GL_ONE_MINUS_SRC_ALPHA)
-        GL.glDrawArrays(GL.GL_TRIANGLE_STRIP, 0, 4)
-        GL.glDisable(GL.GL_BLEND)
-
-    def close(self) -> None:
-        """Delete the GL objects; closing twice is harmless."""
-        self._program.close()
-        self._texture.close()
-
-
-def picture_of(lines: list[str]) -> np.ndarray:
-    """(height, width, 4) uint8: the lines in a legible font on a translucent ground."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    font = ImageFont.load_default(_FONT_PX)
-    step = round(1.4 * _FONT_PX)
-    width = max((int(font.getlength(line)) + 1 for line in lines), default=1)
-    image = Image.new("RGBA", (width + 2 * _MARGIN_PX, step * len(lines) + 2 * _MARGIN_PX), _BACKGROUND)
-    draw = ImageDraw.Draw(image)
-    for number, line in enumerate(lines):
-        draw.text((_MARGIN_PX, _MARGIN_PX + number * step), line, _TEXT, font)
-    return np.asarray(image)
 
 
 def _of(used: int, budget: int) -> str:

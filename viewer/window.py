@@ -1,8 +1,10 @@
-"""The window: glfw events in, frames of the engine out. Draws when something changed and sleeps otherwise."""
+"""The window: glfw events in, frames of the engine and the panels out. Draws when something changed and sleeps otherwise."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import suppress
 
 import glfw
 import numpy as np
@@ -26,33 +28,55 @@ _NAMED_KEYS = {
     glfw.KEY_KP_5: "kp_5",
     glfw.KEY_ESCAPE: "escape",
     glfw.KEY_F11: "f11",
+    glfw.KEY_TAB: "tab",
 }
 _SHIFTED_DIGITS = {getattr(glfw, f"KEY_{digit}"): str(digit) for digit in range(10)}
+_COMMANDS = {glfw.KEY_O: "open", glfw.KEY_S: "screenshot", glfw.KEY_E: "figure", glfw.KEY_G: "go to"}
+"""With Ctrl (or Command) held."""
 
 
-def view(slide: Slide, size: tuple[int, int] = DEFAULT_SIZE, **budgets) -> None:
+def view(slide: Slide, size: tuple[int, int] = DEFAULT_SIZE, **options) -> None:
     """Open a window on a slide and return when it is closed. Raises GraphicsError where no window can be had."""
-    with MosaicWindow(slide, size, **budgets) as window:
+    with MosaicWindow(slide, size, **options) as window:
         window.run()
 
 
 class MosaicWindow:
-    """A glfw window with one engine. `run()` until closed, or `step()` by step; from the main thread."""
+    """A glfw window with one engine. `run()` until closed, or `step()` by step; from the main thread.
 
-    def __init__(self, slide: Slide, size: tuple[int, int] = DEFAULT_SIZE, *, visible: bool = True, **budgets):
+    `panels=False` is the bare picture; so is a machine without imgui-bundle. `ui_scale`: pixels a unit of the panels, as the
+    screen says if not told.
+    """
+
+    def __init__(
+        self,
+        slide: Slide,
+        size: tuple[int, int] = DEFAULT_SIZE,
+        *,
+        visible: bool = True,
+        panels: bool = True,
+        ui_scale: float | None = None,
+        **budgets,
+    ):
         self.slide = slide
-        self._engine = self._panel = None
+        self._ui_scale = ui_scale
+        self._engine = self._panels = self._later = None
         self._window = create_window(_title(slide), size, visible=visible)
         try:
             glfw.swap_interval(1)
             from rawmosaic.viewer.controls import Controls
             from rawmosaic.viewer.engine import Engine
-
-            self._engine = Engine(slide, self._framebuffer_size(), on_arrival=glfw.post_empty_event, **budgets)
+            from rawmosaic.viewer.later import Later
             from rawmosaic.viewer.statistics import Statistics
 
+            self._engine = Engine(slide, self._framebuffer_size(), on_arrival=glfw.post_empty_event, **budgets)
+            self._later = Later(glfw.post_empty_event)
             self._controls = Controls(self._engine)
             self._statistics = Statistics()
+            self._desk = self._new_desk()
+            self._panels = _panels(self._window) if panels else None
+            self._fit_picture()
+            self._engine.fit()
         except BaseException:
             self.close()
             raise
@@ -62,12 +86,18 @@ class MosaicWindow:
         self._handled_key = False
         self._cursor = (0.0, 0.0)
         self._windowed: tuple[int, int, int, int] | None = None
+        self._wake_in: float | None = None
         self._connect()
 
     @property
     def engine(self):
         """The engine behind the window."""
         return self._engine
+
+    @property
+    def desk(self):
+        """The state that the panels share."""
+        return self._desk
 
     def run(self) -> None:
         """Show the window until it is closed."""
@@ -77,25 +107,26 @@ class MosaicWindow:
     def step(self) -> None:
         """Handle events, waiting for one if the picture is complete and nothing changed; draw if needed."""
         report = self._engine.report
-        if self._dirty or report.tiles_uploaded:
+        if self._dirty or report.tiles_uploaded or (self._panels is not None and self._panels.layer.frames_due):
             glfw.poll_events()
         elif not report.complete:
             glfw.wait_events_timeout(LOADING_S)  # an arriving tile ends it
         else:
             self._warm_up()
-            glfw.wait_events_timeout(IDLE_S)
+            glfw.wait_events_timeout(IDLE_S if self._wake_in is None else max(min(self._wake_in, IDLE_S), 1e-3))
         if self._needs_frame() or self._engine.report.tiles_failed:
             self._draw()
 
     def screenshot(self) -> np.ndarray:
-        """(height, width, 4) uint8: what the window shows, drawn anew."""
+        """(height, width, 4) uint8: the picture as the window shows it, drawn anew, without panels."""
         from rawmosaic.viewer.gl.api import GL
 
-        self._draw(swap=False)
+        self._engine.frame(self._target())
         width, height = self._engine.size
         pixels = np.empty((height, width, 4), np.uint8)
         GL.glPixelStorei(GL.GL_PACK_ALIGNMENT, 1)
         GL.glReadPixels(0, 0, width, height, GL.GL_RGBA, GL.GL_UNSIGNED_BYTE, pixels)
+        self._changed(True)
         return pixels[::-1]
 
     def close(self) -> None:
@@ -103,7 +134,7 @@ class MosaicWindow:
         if self._window is None:
             return
         glfw.make_context_current(self._window)
-        for owned in (self._panel, self._engine):
+        for owned in (self._later, self._panels, self._engine):
             if owned is not None:
                 owned.close()
         glfw.destroy_window(self._window)
@@ -115,9 +146,13 @@ class MosaicWindow:
     def __exit__(self, *exception) -> None:
         self.close()
 
+    # frames
+
     def _needs_frame(self) -> bool:
         report = self._engine.report
-        return self._dirty or not report.complete or report.tiles_uploaded > 0
+        panels_move = self._panels is not None and self._panels.layer.frames_due > 0
+        due = self._wake_in is not None and self._wake_in <= 0.0
+        return self._dirty or panels_move or due or not report.complete or report.tiles_uploaded > 0
 
     def _warm_up(self) -> None:
         """Once, when the first picture stands."""
@@ -131,16 +166,79 @@ class MosaicWindow:
 
         return Target(0, self._engine.size, top_row_first=False)
 
-    def _draw(self, swap: bool = True) -> None:
+    def _draw(self) -> None:
         self._dirty = False
         started = time.perf_counter()
+        self._fit_picture()
+        desk, panels = self._desk, self._panels
+        wake = [panels.stack.step(desk)] if panels is not None else []
         report = self._engine.frame(self._target())
         self._statistics.add(report, time.perf_counter() - started)
-        if self._panel is not None:
-            self._panel.draw(self._statistics.lines(), self._target())
-        if swap:
-            glfw.swap_buffers(self._window)
-            glfw.set_window_title(self._window, _title(self.slide, self._engine))
+        if panels is not None:
+            if desk.shown.minimap:
+                wake.append(panels.minimap.refresh(desk))
+            self._target().bind()
+            panels.draw(desk, self._framebuffer_size(), self._pixels_per_unit())
+            self._changed(desk.picture_changed)
+            desk.picture_changed = False
+            wake.append(desk.message_fades_in())
+            self._note_cursor()
+        self._wake_in = min((seconds for seconds in wake if seconds is not None), default=None)
+        glfw.swap_buffers(self._window)
+        glfw.set_window_title(self._window, _title(self.slide, self._engine))
+
+    def _fit_picture(self) -> None:
+        """Give the engine the part of the window that the panels leave; what was in the middle stays there."""
+        size = self._picture_area()[2:]
+        if size != self._engine.size:
+            self._engine.resize(size)
+            self._dirty = True
+
+    def _picture_area(self) -> tuple[int, int, int, int]:
+        """x, y, width, height in the window, pixels."""
+        size = self._framebuffer_size()
+        if self._panels is None:
+            return 0, 0, *size
+        return self._panels.picture_area(self._desk, size, self._pixels_per_unit())
+
+    def _over_picture(self) -> bool:
+        """Whether the cursor is over the picture and no panel lies between."""
+        x, y = self._in_picture(*self._cursor)
+        width, height = self._engine.size
+        return 0 <= x < width and 0 <= y < height and not (self._panels is not None and self._panels.layer.wants_mouse)
+
+    def _note_cursor(self) -> None:
+        """Where the cursor is, for the panels; known once they are drawn, since they may lie under it."""
+        place = self._engine.camera.to_mosaic(*self._in_picture(*self._cursor)) if self._over_picture() else None
+        if place is not None:
+            self._panels.layer.set_pointer(glfw.CROSSHAIR_CURSOR)
+        if place != self._desk.cursor_um:
+            self._desk.cursor_um = place
+            self._changed(True)
+
+    # what panels and keys ask for
+
+    def _new_desk(self):
+        from rawmosaic.viewer.ui.desk import Desk
+
+        desk = Desk(self._engine, self._controls, self._later, self._statistics)
+        desk.act = self._actions(desk)
+        return desk
+
+    def _actions(self, desk) -> dict[str, Callable[..., object]]:
+        def key(name: str) -> Callable[[], None]:
+            return lambda: desk.touch(self._controls.key(name))
+
+        return {
+            "fit": key("0"),
+            "one to one": key("kp_5"),
+            "side": self._toggle_side,
+            "auto slide": lambda channels: desk.touch(self._controls.auto_contrast(channels)),
+        }
+
+    def _toggle_side(self) -> None:
+        self._desk.shown.side ^= True
+        self._changed(True)
 
     # events
 
@@ -150,79 +248,125 @@ class MosaicWindow:
         glfw.set_window_refresh_callback(window, lambda _: self._changed(True))
         glfw.set_scroll_callback(window, self._on_scroll)
         glfw.set_cursor_pos_callback(window, self._on_cursor)
+        glfw.set_cursor_enter_callback(window, self._on_enter)
         glfw.set_mouse_button_callback(window, self._on_button)
         glfw.set_key_callback(window, self._on_key)
         glfw.set_char_callback(window, self._on_char)
+        glfw.set_window_focus_callback(window, self._on_focus)
 
     def _changed(self, changed: bool) -> None:
         self._dirty = self._dirty or changed
 
     def _on_resize(self, _window, width: int, height: int) -> None:
         if width > 0 and height > 0:  # a minimised window has no size
-            self._engine.resize((width, height))
+            self._fit_picture()
             self._changed(True)
 
-    def _on_scroll(self, _window, _dx: float, dy: float) -> None:
-        self._changed(self._controls.wheel(dy, *self._cursor))
+    def _on_focus(self, _window, focused: int) -> None:
+        if self._panels is not None:
+            self._panels.layer.on_focus(bool(focused))
+
+    def _on_enter(self, _window, entered: int) -> None:
+        if not entered:
+            self._cursor = (-1.0, -1.0)
+            if self._panels is not None:
+                self._panels.layer.on_cursor_left()
+
+    def _on_scroll(self, _window, dx: float, dy: float) -> None:
+        if self._panels is not None:
+            self._panels.layer.on_scroll(dx, dy)
+        if not self._over_picture():
+            return
+        self._changed(self._controls.wheel(dy, *self._in_picture(*self._cursor)))
 
     def _on_cursor(self, _window, x: float, y: float) -> None:
-        ratio = self._pixels_per_unit()
+        ratio = self._cursor_ratio()
         cursor = (x * ratio[0], y * ratio[1])
         moved = (cursor[0] - self._cursor[0], cursor[1] - self._cursor[1])
         self._cursor = cursor
+        if self._panels is not None:
+            self._panels.layer.on_cursor(*cursor)
         if self._dragging == "pan":
             self._changed(self._controls.pan(*moved))
         elif self._dragging == "contrast":
             self._changed(self._controls.contrast_drag(*moved))
 
     def _on_button(self, window, button: int, action: int, _mods: int) -> None:
-        if action == glfw.RELEASE:
+        pressed = action != glfw.RELEASE
+        if self._panels is not None:
+            self._panels.layer.on_button(button, pressed)
+        if not pressed:
             self._dragging = None
+            return
+        if not self._over_picture():
             return
         space = glfw.get_key(window, glfw.KEY_SPACE) == glfw.PRESS
         contrast = button == glfw.MOUSE_BUTTON_RIGHT and not space
         self._dragging = "contrast" if contrast else "pan"
 
     def _on_key(self, window, key: int, _scancode: int, action: int, mods: int) -> None:
+        pressed = action != glfw.RELEASE
+        typing = self._panels is not None and self._panels.layer.on_key(key, pressed, mods)
         self._handled_key = False
-        if action == glfw.RELEASE:
+        if not pressed or (typing and key != glfw.KEY_F11):
+            self._handled_key = typing
+            return
+        if mods & (glfw.MOD_CONTROL | glfw.MOD_SUPER):
+            self._handled_key = True
+            self._command(key, mods)
             return
         name = _NAMED_KEYS.get(key)
         if mods & glfw.MOD_SHIFT and key in _SHIFTED_DIGITS:
             name = f"shift+{_SHIFTED_DIGITS[key]}"
         self._handled_key = name is not None
+        if action == glfw.REPEAT and name in ("escape", "f11", "tab"):
+            return
         if name == "escape":
-            glfw.set_window_should_close(window, True)
+            self._escape(window)
         elif name == "f11":
             self._toggle_full_screen()
+        elif name == "tab":
+            self._toggle_side()
         elif name is not None:
             self._changed(self._controls.key(name))
 
+    def _command(self, key: int, mods: int) -> None:
+        name = _COMMANDS.get(key)
+        if key == glfw.KEY_Z:
+            name = "redo" if mods & glfw.MOD_SHIFT else "undo"
+        action = self._desk.act.get(name or "")
+        if action is not None:
+            action()
+            self._changed(True)
+
+    def _escape(self, window) -> None:
+        """Close what lies on top; with nothing there, the window."""
+        shown = self._desk.shown
+        if shown.keys or shown.messages:
+            shown.keys = shown.messages = False
+            self._changed(True)
+        else:
+            glfw.set_window_should_close(window, True)
+
     def _on_char(self, window, codepoint: int) -> None:
         """Characters, as the keyboard's own layout gives them; a key of the number pad is both, and acts once."""
-        if self._handled_key:
+        typing = self._panels is not None and self._panels.layer.on_character(codepoint)
+        if self._handled_key or typing:
             return
-        character = chr(codepoint)
+        character, shown = chr(codepoint), self._desk.shown
+        toggled = {"?": "keys", "\\": "statistics", "b": "scale_bar", "m": "minimap"}.get(character)
         if character in ("q", "Q"):
             glfw.set_window_should_close(window, True)
-        elif character == "?":
-            _print_keys()
-        elif character == "\\":
-            self._toggle_statistics()
-        elif character in ("R", "C"):
-            self._changed(self._controls.key(f"shift+{character.lower()}"))
+        elif toggled is not None:
+            setattr(shown, toggled, not getattr(shown, toggled))
+            self._changed(True)
+        elif character == "C":
+            shown.side, shown.contrast = True, not (shown.side and shown.contrast)
+            self._changed(True)
+        elif character == "R":
+            self._changed(self._controls.key("shift+r"))
         else:
             self._changed(self._controls.key(character.lower()))
-
-    def _toggle_statistics(self) -> None:
-        from rawmosaic.viewer.statistics import TextPanel
-
-        if self._panel is None:
-            self._panel = TextPanel()
-        else:
-            self._panel.close()
-            self._panel = None
-        self._changed(True)
 
     def _toggle_full_screen(self) -> None:
         window = self._window
@@ -236,39 +380,44 @@ class MosaicWindow:
             self._windowed = None
         self._changed(True)
 
+    # sizes
+
     def _framebuffer_size(self) -> tuple[int, int]:
         width, height = glfw.get_framebuffer_size(self._window)
         return max(width, 1), max(height, 1)
 
-    def _pixels_per_unit(self) -> tuple[float, float]:
+    def _in_picture(self, x: float, y: float) -> tuple[float, float]:
+        """Window pixels → pixels of the picture."""
+        left, top, _, _ = self._picture_area()
+        return x - left, y - top
+
+    def _pixels_per_unit(self) -> float:
+        """How large panels are drawn: 2 at 200 %."""
+        return self._ui_scale or max(glfw.get_window_content_scale(self._window)[0], 0.5)
+
+    def _cursor_ratio(self) -> tuple[float, float]:
         """Framebuffer pixels per cursor unit: 2 on a high-resolution Mac screen."""
         width, height = glfw.get_window_size(self._window)
         pixels = self._framebuffer_size()
         return pixels[0] / max(width, 1), pixels[1] / max(height, 1)
 
 
+def _panels(window):
+    """The panels, or None on a machine without imgui-bundle: then the window is the bare picture."""
+    with suppress(ImportError):
+        from rawmosaic.viewer.ui.ui import Panels
+
+        return Panels(window)
+    return None
+
+
 def _title(slide: Slide, engine=None) -> str:
-    if engine is None:
-        return f"{slide.header.name} — rawmosaic"
-    camera, parts = engine.camera, [slide.header.name]
-    parts.append(f"{camera.pixel_size_um / camera.scale:.3g} µm/px ({100 * camera.scale:.3g} %)")
-    for axis, size in (("z", slide.size_z), ("t", slide.size_t)):
-        if size > 1:
-            parts.append(f"{axis} {getattr(engine, axis) + 1}/{size}")
-    parts += [f"{look.name} {look.limits[0]:.0f}–{look.limits[1]:.0f}" for look in engine.channels[:6] if look.visible]
-    if engine.report.overview:
-        parts.append("overview")
-    if engine.report.tiles_missing:
-        parts.append(f"loading {engine.report.tiles_missing}")
-    if unreadable := len(getattr(slide, "unreadable", ())):
-        parts.append(f"{unreadable} planes unreadable")
-    if engine.report.tiles_failed:
-        parts.append(f"{engine.report.tiles_failed} tiles unreadable")
-    return "  ·  ".join(parts)
-
-
-def _print_keys() -> None:
-    from rawmosaic.viewer.controls import KEYS
-
-    width = max(map(len, KEYS))
-    print("\n".join(f"{key:<{width}}  {what}" for key, what in KEYS.items()), flush=True)
+    parts = [slide.header.name]
+    if engine is not None:
+        for axis, size in (("z", slide.size_z), ("t", slide.size_t)):
+            if size > 1:
+                parts.append(f"{axis} {getattr(engine, axis) + 1}/{size}")
+        parts.append(f"{100 * engine.camera.scale:.3g} %")
+        if unreadable := len(getattr(slide, "unreadable", ())):
+            parts.append(f"{unreadable} planes unreadable")
+    return "  ·  ".join(parts) + " — rawmosaic"

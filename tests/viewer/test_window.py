@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from hands import PATIENCE_S, Hands, hidden_display, until
 
 from rawmosaic.storage.errors import GraphicsError
 from rawmosaic.storage.testing import SlowSlide, SyntheticSlide, WrappedSlide
@@ -21,36 +19,13 @@ glfw = pytest.importorskip("glfw", reason="glfw is not installed")
 
 SIZE = (320, 240)
 SCREEN = (800, 600)
-PATIENCE_S = 10.0
 
 
 @pytest.fixture(scope="module")
 def display() -> Iterator[str]:
-    """An X display that nobody sees; the tests are skipped where Xvfb is not installed."""
-    if not sys.platform.startswith("linux") or shutil.which("Xvfb") is None:
-        pytest.skip("the program Xvfb is not installed: there is no display to test windows on")
-    reader, writer = os.pipe()
-    server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(writer), "-screen", "0", f"{SCREEN[0]}x{SCREEN[1]}x24", "-nolisten", "tcp"],
-        pass_fds=[writer],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        number = pipe.readline().strip()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DISPLAY", f":{number}")
-        patch.delenv("WAYLAND_DISPLAY", raising=False)
-        patch.delenv("XDG_SESSION_TYPE", raising=False)
-        try:
-            if not number or not glfw.init():
-                pytest.skip("Xvfb or glfw does not start here")
-            yield f":{number}"
-        finally:
-            glfw.terminate()
-            server.terminate()
-            server.wait(PATIENCE_S)
+    """An X display that nobody sees."""
+    with hidden_display(SCREEN) as name:
+        yield name
 
 
 @pytest.fixture
@@ -71,7 +46,7 @@ def open_window(display: str) -> Iterator[Opener]:  # noqa: ARG001
 
     def opener(slide, size: tuple[int, int] = SIZE, **budgets):
         try:
-            window = MosaicWindow(slide, size, **budgets)
+            window = MosaicWindow(slide, size, panels=False, **budgets)
         except GraphicsError as error:
             pytest.skip(f"no OpenGL window on this display: {error}")
         made.append(window)
@@ -87,55 +62,6 @@ def open_window(display: str) -> Iterator[Opener]:  # noqa: ARG001
 def window(open_window: Opener, slide: SyntheticSlide):
     """A window on the slide, complete."""
     return open_window(slide)
-
-
-def until(window, condition: Callable[[], bool]) -> None:
-    """Step until a condition holds; fail after a while."""
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "did not come true"
-        window.step()
-
-
-class Hands:
-    """Real events through the display's own input, when xdotool is there."""
-
-    def __init__(self, window):
-        self.window = window
-        self.number = str(glfw.get_x11_window(window._window))
-        self.do("windowfocus", "--sync", self.number)
-        until(window, lambda: bool(glfw.get_window_attrib(window._window, glfw.FOCUSED)))
-
-    def do(self, *words: str) -> None:
-        """An xdotool command."""
-        subprocess.run(["xdotool", *words], check=True, timeout=PATIENCE_S, capture_output=True)
-
-    def key(self, *names: str) -> None:
-        """Press and release keys, and let the window take note."""
-        self.do("key", *names)
-        self.settle()
-
-    def settle(self) -> None:
-        """Let the window take in what was done."""
-        end = time.monotonic() + 0.06
-        while time.monotonic() < end:
-            glfw.post_empty_event()
-            self.window.step()
-            time.sleep(0.004)
-
-    def move(self, x: int, y: int) -> None:
-        """The cursor to a place in the window."""
-        self.do("mousemove", "--window", self.number, str(x), str(y))
-        self.settle()
-
-    def drag(self, button: int, start: tuple[int, int], end: tuple[int, int]) -> None:
-        """Press, move, release."""
-        self.move(*start)
-        self.do("mousedown", str(button))
-        self.settle()
-        self.move(*end)
-        self.do("mouseup", str(button))
-        self.settle()
 
 
 @pytest.fixture
@@ -322,22 +248,6 @@ def test_keypad_five_is_one_to_one_and_toggles_no_channel(window, hands: Hands):
     assert all(look.visible for look in window.engine.channels)
 
 
-def test_question_mark_prints_the_keys(hands: Hands, capsys: pytest.CaptureFixture):
-    from rawmosaic.viewer.controls import KEYS
-
-    hands.key("question")
-    printed = capsys.readouterr().out
-    assert all(key in printed and what in printed for key, what in KEYS.items())
-
-
-def test_backslash_shows_and_hides_the_statistics(window, hands: Hands):
-    before = window.screenshot()
-    hands.key("backslash")
-    assert (window.screenshot() != before).any()
-    hands.key("backslash")
-    np.testing.assert_array_equal(window.screenshot(), before)
-
-
 def test_f11_is_the_full_screen_and_back(window, hands: Hands):
     hands.key("F11")
     until(window, lambda: window.engine.size == SCREEN)
@@ -392,7 +302,7 @@ def test_closing_while_loading_leaves_nothing(display: str, slide: SyntheticSlid
     threads = threading.active_count()
     window = MosaicWindow(SlowSlide(slide, 0.05), SIZE, threads=3)
     window.step()
-    assert threading.active_count() == threads + 3 + 2  # for the view, and for its neighbourhood
+    assert sum(thread.name.startswith("tile-loader") for thread in threading.enumerate()) == 3
     window.close()
     window.close()
     assert threading.active_count() == threads

@@ -121,35 +121,6 @@ def can_map_persistently() -> bool:
     return any(GL.glGetStringi(GL.GL_EXTENSIONS, i) == b"GL_ARB_buffer_storage" for i in range(count))
 
 
-class PictureTexture(_Owned):
-    """An RGBA8 picture that is drawn pixel for pixel."""
-
-    kind = "texture"
-
-    def __init__(self):
-        super().__init__(GL.glGenTextures(1))
-        self.shape = (0, 0)
-        GL.glBindTexture(GL.GL_TEXTURE_2D, self.name)
-        for parameter in (GL.GL_TEXTURE_MIN_FILTER, GL.GL_TEXTURE_MAG_FILTER):
-            GL.glTexParameteri(GL.GL_TEXTURE_2D, parameter, GL.GL_NEAREST)
-
-    def fill(self, picture: np.ndarray) -> None:
-        """Replace the content by a (height, width, 4) uint8 picture."""
-        self.shape = height, width = picture.shape[:2]
-        pixels = np.ascontiguousarray(picture)
-        GL.glBindTexture(GL.GL_TEXTURE_2D, self.name)
-        address = ctypes.c_void_p(pixels.ctypes.data)
-        GL.glTexImage2D(GL.GL_TEXTURE_2D, 0, GL.GL_RGBA8, width, height, 0, GL.GL_RGBA, GL.GL_UNSIGNED_BYTE, address)
-
-    def bind(self, unit: int) -> None:
-        """Make this the picture of a texture unit."""
-        GL.glActiveTexture(GL.GL_TEXTURE0 + unit)
-        GL.glBindTexture(GL.GL_TEXTURE_2D, self.name)
-
-    def _delete(self) -> None:
-        GL.glDeleteTextures([self.name])
-
-
 class Sampler(_Owned):
     """How a texture unit is filtered: `linear` or not, always clamped."""
 

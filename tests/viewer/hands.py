@@ -1,0 +1,106 @@
+"""A display that nobody sees, and hands on its windows: real key presses and mouse moves through the display's own input."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import glfw
+import pytest
+
+PATIENCE_S = 10.0
+
+
+@contextmanager
+def hidden_display(screen: tuple[int, int]) -> Iterator[str]:
+    """An X display of a size that nobody sees; the tests are skipped where Xvfb is not installed."""
+    if not sys.platform.startswith("linux") or shutil.which("Xvfb") is None:
+        pytest.skip("the program Xvfb is not installed: there is no display to test windows on")
+    reader, writer = os.pipe()
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(writer), "-screen", "0", f"{screen[0]}x{screen[1]}x24", "-nolisten", "tcp"],
+        pass_fds=[writer],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        number = pipe.readline().strip()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISPLAY", f":{number}")
+        patch.delenv("WAYLAND_DISPLAY", raising=False)
+        patch.delenv("XDG_SESSION_TYPE", raising=False)
+        try:
+            if not number or not glfw.init():
+                pytest.skip("Xvfb or glfw does not start here")
+            yield f":{number}"
+        finally:
+            glfw.terminate()
+            server.terminate()
+            server.wait(PATIENCE_S)
+
+
+def until(window, condition: Callable[[], bool]) -> None:
+    """Step until a condition holds; fail after a while."""
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end, "did not come true"
+        window.step()
+
+
+class Hands:
+    """Real events through the display's own input, when xdotool is there."""
+
+    def __init__(self, window):
+        self.window = window
+        self.number = str(glfw.get_x11_window(window._window))
+        self.do("windowfocus", "--sync", self.number)
+        until(window, lambda: bool(glfw.get_window_attrib(window._window, glfw.FOCUSED)))
+
+    def do(self, *words: str) -> None:
+        """An xdotool command."""
+        subprocess.run(["xdotool", *words], check=True, timeout=PATIENCE_S, capture_output=True)
+
+    def key(self, *names: str) -> None:
+        """Press and release keys, and let the window take note."""
+        self.do("key", *names)
+        self.settle()
+
+    def settle(self) -> None:
+        """Let the window take in what was done, and its panels come to rest."""
+        end, patience = time.monotonic() + 0.06, time.monotonic() + PATIENCE_S
+        while (now := time.monotonic()) < end or (self._moves() and now < patience):
+            glfw.post_empty_event()
+            self.window.step()
+            time.sleep(0.004)
+
+    def _moves(self) -> bool:
+        panels = self.window._panels
+        return panels is not None and panels.layer.frames_due > 0
+
+    def move(self, x: int, y: int) -> None:
+        """The cursor to a place in the window."""
+        self.do("mousemove", "--window", self.number, str(x), str(y))
+        self.settle()
+
+    def drag(self, button: int, start: tuple[int, int], end: tuple[int, int]) -> None:
+        """Press, move, release."""
+        self.move(*start)
+        self.do("mousedown", str(button))
+        self.settle()
+        self.move(*end)
+        self.do("mouseup", str(button))
+        self.settle()
+
+    def click(self, x: int, y: int) -> None:
+        """The left button at a place in the window."""
+        self.move(x, y)
+        self.do("mousedown", "1")
+        self.settle()
+        self.do("mouseup", "1")
+        self.settle()

@@ -1,0 +1,238 @@
+"""The panels, with hands: what is clicked, dragged and typed changes the view, at one and at two hundred percent."""
+
+from __future__ import annotations
+
+import glfw
+import numpy as np
+import pytest
+from hands import Hands, hidden_display, until
+
+from rawmosaic.storage.errors import GraphicsError
+from rawmosaic.storage.testing import SyntheticSlide
+
+pytest.importorskip("imgui_bundle", reason="imgui-bundle is not installed: the window has no panels")
+
+SIZE = (1280, 800)
+SCREEN = (1400, 900)
+
+
+@pytest.fixture(scope="module")
+def display():
+    """An X display that nobody sees."""
+    with hidden_display(SCREEN) as name:
+        yield name
+
+
+@pytest.fixture
+def open_window(display: str):  # noqa: ARG001
+    """Opens windows with panels, and closes them after the test."""
+    from rawmosaic.viewer.window import MosaicWindow
+
+    made = []
+
+    def opener(slide, size: tuple[int, int] = SIZE, **options):
+        try:
+            window = MosaicWindow(slide, size, **options)
+        except GraphicsError as error:
+            pytest.skip(f"no OpenGL window on this display: {error}")
+        made.append(window)
+        until(window, lambda: window.engine.report.complete and window.engine.report.tiles_wanted > 0)
+        return window
+
+    yield opener
+    for window in made:
+        window.close()
+
+
+def slide(channels: int = 4) -> SyntheticSlide:
+    """A mosaic with stacks."""
+    return SyntheticSlide((3, 4), (96, 128), channels, size_z=3, size_t=2, smooth=True)
+
+
+@pytest.fixture
+def window(open_window):
+    """A window on four channels."""
+    return open_window(slide())
+
+
+@pytest.fixture
+def hands(window) -> Hands:
+    """Hands on it."""
+    return Hands(window)
+
+
+def side_point(window, x_units: float, y_units: float) -> tuple[int, int]:
+    """A place of the side panel, units from its top left, as window pixels."""
+    area, scale = window._picture_area(), window._pixels_per_unit()
+    return round(area[2] + x_units * scale), round((36 + y_units) * scale)
+
+
+def test_the_picture_and_the_panels_share_the_window(window):
+    x, y, width, height = window._picture_area()
+    assert (x, y + height) == (0, SIZE[1])
+    assert width < SIZE[0]
+    assert window.engine.size == (width, height)
+
+
+def test_keys_open_and_close_what_lies_over_the_picture(window, hands: Hands):
+    shown = window.desk.shown
+    for key, name in (("b", "scale_bar"), ("m", "minimap"), ("backslash", "statistics"), ("question", "keys")):
+        before = getattr(shown, name)
+        hands.key(key)
+        until(window, lambda name=name, before=before: getattr(shown, name) is not before)
+        hands.key(key)
+        until(window, lambda name=name, before=before: getattr(shown, name) is before)
+    hands.key("question")
+    until(window, lambda: shown.keys)
+    hands.key("Escape")
+    until(window, lambda: not shown.keys)
+    assert not glfw.window_should_close(window._window), "Escape closed what lay on top, not the window"
+
+
+def test_tab_gives_the_whole_window_to_the_picture(window, hands: Hands):
+    narrow = window.engine.size
+    hands.key("Tab")
+    until(window, lambda: window.engine.size == (SIZE[0], narrow[1]))
+    hands.key("Tab")
+    until(window, lambda: window.engine.size == narrow)
+
+
+def test_a_check_mark_hides_its_channel(window, hands: Hands):
+    x, y = side_point(window, 22, 46)
+    hands.click(x, y)
+    until(window, lambda: [look.visible for look in window.engine.channels] == [False, True, True, True])
+    hands.click(x, y)
+    until(window, lambda: all(look.visible for look in window.engine.channels))
+
+
+def test_a_click_on_a_panel_does_not_move_the_picture(window, hands: Hands):
+    before = window.engine.camera
+    hands.drag(1, side_point(window, 100, 600), side_point(window, 200, 500))
+    assert window.engine.camera == before
+
+
+def test_the_wheel_over_a_panel_does_not_zoom(window, hands: Hands):
+    before = window.engine.camera
+    hands.move(*side_point(window, 100, 600))
+    hands.do("click", "4")
+    hands.settle()
+    assert window.engine.camera == before
+
+
+def test_the_picture_is_panned_and_zoomed_where_the_cursor_is(window, hands: Hands):
+    area = window._picture_area()
+    x, y = 300, area[1] + 200
+    held = window.engine.camera.to_mosaic(300, 200)
+    hands.move(x, y)
+    before = window.engine.camera
+    hands.do("click", "4")
+    until(window, lambda: window.engine.camera.scale > before.scale)
+    assert window.engine.camera.to_mosaic(300, 200) == pytest.approx(held, abs=1.0 / window.engine.camera.px_per_um)
+    hands.drag(1, (x, y), (x + 40, y + 30))
+    assert window.engine.camera.to_window(*held) == pytest.approx((340, 230), abs=2)
+
+
+def test_a_limit_follows_the_cursor_over_the_histogram(window, hands: Hands):
+    window._changed(True)
+    until(window, lambda: window._panels.contrast.area is not None)
+    x, y, width, height = map(round, window._panels.contrast.area)
+    low, _ = window.engine.channels[0].limits
+    first, last = window._panels.contrast._range
+    hands.drag(1, (x + round(0.9 * width), y + height // 2), (x + width // 2, y + height // 2))
+    until(window, lambda: window.engine.channels[0].limits[1] == pytest.approx(0.5 * (first + last), rel=0.02))
+    assert window.engine.channels[0].limits[0] == low
+
+
+def test_a_click_on_the_minimap_goes_there(window, hands: Hands):
+    until(window, lambda: window._panels.minimap._picture is not None)
+    window.engine.look_at(*window.slide.positions()[0], scale=4.0)
+    width, height = window._panels.minimap._picture.size
+    x, y = window._picture_area()[2] - 14 - width // 2, SIZE[1] - 14 - height // 2
+    hands.click(x, y)
+    left, top, right, bottom = window.engine.geometry.bounds_um
+    middle = ((left + right) / 2, (top + bottom) / 2)
+    assert (window.engine.camera.x_um, window.engine.camera.y_um) == pytest.approx(middle, rel=0.05)
+
+
+def test_the_status_line_tells_field_and_raw_counts_under_the_cursor(window, hands: Hands):
+    from rawmosaic.viewer.ui.overlays import place_text
+
+    area = window._picture_area()
+    field = 5
+    position = window.slide.positions()[field] - 20.0
+    x, y = window.engine.camera.to_window(*position)
+    hands.move(round(x), round(y) + area[1])
+    until(window, lambda: len(place_text(window.desk).split("    ")) == 3)
+    text = place_text(window.desk)
+    assert f"field {field}" in text
+    from rawmosaic.viewer.probe import spot_at
+
+    spot = spot_at(window.engine.geometry, window.slide.acquired(), 0, *window.desk.cursor_um)
+    assert str(window.slide.read_plane(field, 0)[spot.y, spot.x]) in text
+
+
+def test_sixty_channels_have_a_table_that_scrolls_and_a_filter(open_window):
+    window = open_window(slide(60))
+    window.desk.channel_filter = "channel 5" if "channel" in window.slide.channels[0].name.lower() else "5"
+    from rawmosaic.viewer.ui.channels_panel import matching
+
+    numbers = matching(window.desk)
+    assert 0 < len(numbers) < 60
+    for _ in range(4):
+        window._changed(True)
+        window.step()
+
+
+def test_everything_doubles_at_two_hundred_percent(open_window):
+    window = open_window(slide(), ui_scale=2.0)
+    assert window._pixels_per_unit() == 2.0
+    assert window.engine.size[0] == SIZE[0] - 2 * 312
+    hands = Hands(window)
+    hands.click(*side_point(window, 22, 46))
+    until(window, lambda: not window.engine.channels[0].visible)
+
+
+def test_a_small_window_keeps_its_picture(open_window):
+    window = open_window(slide(), (400, 300))
+    assert window.engine.size[0] == 400
+
+
+def test_a_window_with_panels_and_nothing_to_do_sleeps(window, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("rawmosaic.viewer.window.IDLE_S", 0.05)
+    frames = []
+    draw = window._draw
+    monkeypatch.setattr(window, "_draw", lambda: frames.append(1) or draw())
+    quiet = 0
+    for _ in range(400):
+        frames.clear()
+        window.step()
+        quiet = 0 if frames else quiet + 1
+        if quiet == 5:
+            return
+    pytest.fail("it goes on drawing")
+
+
+def test_playing_runs_through_the_stack(window):
+    window._panels.stack.playing = "z"
+    seen = set()
+    for _ in range(2000):
+        window._changed(True)
+        window.step()
+        seen.add(window.engine.z)
+        if len(seen) == 3:
+            return
+    pytest.fail(f"only {seen}")
+
+
+def test_the_picture_below_the_panels_is_that_of_the_engine(window):
+    from rawmosaic.viewer import OffscreenViewer
+
+    window.engine.look_at(*window.slide.positions().mean(axis=0), scale=2.0)
+    window._changed(True)
+    until(window, lambda: window.engine.report.complete and not window.engine.report.tiles_uploaded)
+    shown, camera = window.screenshot(), window.engine.camera
+    window.close()
+    with OffscreenViewer(window.slide, size=camera.size) as viewer:
+        viewer.camera = camera
+        expected = viewer.render()
+    assert np.abs(shown[..., :3].astype(int) - expected[..., :3]).max() <= 1

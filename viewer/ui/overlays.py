@@ -1,0 +1,163 @@
+"""What lies over the picture: status line, scale bar, statistics, messages, keys."""
+
+from __future__ import annotations
+
+import numpy as np
+from imgui_bundle import imgui
+
+from rawmosaic.viewer.controls import KEYS
+from rawmosaic.viewer.probe import counts_at, spot_at
+from rawmosaic.viewer.scale_bar import fitting_bar
+from rawmosaic.viewer.ui import theme
+from rawmosaic.viewer.ui.desk import Desk
+from rawmosaic.viewer.ui.widgets import dim, overlay, packed, panel, wrapped
+
+Rect = tuple[float, float, float, float]
+"""x, y, width, height, window pixels."""
+
+STATUS_UNITS = 26
+MOST_COUNTS = 6
+"""Channels whose counts are told in the status line."""
+
+_KIND_COLORS = {"info": theme.TEXT, "warning": theme.WARNING, "error": theme.ERROR}
+
+
+def status_line(desk: Desk, area: Rect) -> None:
+    """Scale, cursor, field and counts on the left; what is going on, or what went wrong, on the right."""
+    x, y, width, height = area
+    flags = imgui.WindowFlags_.no_scrollbar.value | imgui.WindowFlags_.no_scroll_with_mouse.value
+    with panel("status", x, y, width, height, flags, theme.PANEL):
+        imgui.set_cursor_pos_y(0.5 * (height - imgui.get_text_line_height()))
+        imgui.text(scale_text(desk))
+        place = place_text(desk)
+        if place:
+            imgui.same_line(0, theme.units(18))
+            imgui.text(place)
+        message, kind = news(desk)
+        if message:
+            left = imgui.get_item_rect_max().x + theme.units(18) - x
+            room = width - left - theme.units(10)
+            text = shortened(message, room)
+            imgui.same_line(max(left, width - theme.units(10) - imgui.calc_text_size(text).x))
+            imgui.text_colored(imgui.ImVec4(*_KIND_COLORS[kind]), text)
+            if text != message and imgui.is_item_hovered():
+                imgui.set_tooltip(message)
+
+
+def scale_text(desk: Desk) -> str:
+    """µm of a screen pixel, and the scale."""
+    camera = desk.engine.camera
+    return f"{camera.pixel_size_um / camera.scale:.3g} µm/px  ({100 * camera.scale:.3g} %)"
+
+
+def place_text(desk: Desk) -> str:
+    """Where the cursor is: mosaic µm, field, its mosaic index, raw counts as soon as they are read."""
+    if desk.cursor_um is None:
+        return ""
+    x_um, y_um = desk.cursor_um
+    parts = [f"x {x_um:.1f}  y {y_um:.1f} µm"]
+    engine, slide = desk.engine, desk.slide
+    view, geometry = engine.view(), engine.geometry
+    spot = next((spot for c in view.channels if (spot := spot_at(geometry, slide.acquired(view.z, view.t), c, x_um, y_um))), None)
+    if spot is not None:
+        row, column, scene = (int(slide.fields[name][spot.field]) for name in ("row", "column", "scene"))
+        index = f" (r{row} c{column})" if row >= 0 and column >= 0 else ""
+        well = f" {slide.scenes[scene]}" if 0 <= scene < len(slide.scenes) else ""
+        parts.append(f"field {spot.field}{index}{well}")
+        channels = view.channels[:MOST_COUNTS]
+        key = ("counts", view.position_set, view.z, view.t, channels, spot.field, spot.x, spot.y)
+        counts = desk.later.get(key, lambda: counts_at(slide, geometry, channels, view.z, view.t, x_um, y_um))
+        if counts:
+            parts.append("  ".join(f"{engine.channels[c].name} {count}" for c, count in counts.items()))
+    return "    ".join(parts)
+
+
+def news(desk: Desk) -> tuple[str, str]:
+    """(text, kind): a message, else what is being loaded or cannot be read."""
+    if (message := desk.message) is not None:
+        return message.text, message.kind
+    report = desk.engine.report
+    if report.tiles_failed:
+        failures = desk.engine.failures()
+        return f"{report.tiles_failed} tiles cannot be read: {failures[0] if failures else ''}", "error"
+    if report.tiles_missing:
+        return f"loading {report.tiles_missing} tiles", "info"
+    return ("overview" if report.overview else ""), "info"
+
+
+def shortened(text: str, room: float) -> str:
+    """The text, cut with an ellipsis to so many pixels."""
+    if imgui.calc_text_size(text).x <= room:
+        return text
+    low, high = 0, len(text)
+    while low < high:  # the longest beginning that fits
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if imgui.calc_text_size(text[:middle] + "…").x <= room else (low, middle - 1)
+    return text[:low] + "…" if low else ""
+
+
+def scale_bar(desk: Desk, area: Rect) -> None:
+    """A bar of a round length in the lower left corner of the picture."""
+    x, y, width, height = area
+    bar = fitting_bar(desk.engine.camera.px_per_um, width)
+    left, bottom, thick = x + theme.units(18), y + height - theme.units(18), theme.units(4)
+    drawn = imgui.get_background_draw_list()
+    for grow, color in ((theme.units(1.5), packed((0, 0, 0), 0.75)), (0.0, packed((1, 1, 1), 1.0))):
+        drawn.add_rect_filled((left - grow, bottom - thick - grow), (left + bar.length_px + grow, bottom + grow), color)
+    text_width = imgui.calc_text_size(bar.text).x
+    at = (left + 0.5 * (bar.length_px - text_width), bottom - thick - theme.units(5) - imgui.get_text_line_height())
+    for dx, dy in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+        drawn.add_text((at[0] + dx * theme.units(1), at[1] + dy * theme.units(1)), packed((0, 0, 0), 0.9), bar.text)
+    drawn.add_text(at, packed((1, 1, 1), 1.0), bar.text)
+
+
+def statistics(desk: Desk, area: Rect) -> None:
+    """What the last frames did."""
+    with overlay("statistics", area[0] + theme.units(10), area[1] + theme.units(10)):
+        for line in desk.statistics.lines():
+            imgui.text(line)
+
+
+def keys(desk: Desk, area: Rect) -> None:
+    """All keys; any click or `?` closes."""
+    x, y, width, height = area
+    imgui.set_next_window_pos((x + 0.5 * width, y + 0.5 * height), imgui.Cond_.always.value, (0.5, 0.5))
+    imgui.set_next_window_size_constraints((0, 0), (width, height))
+    flags = imgui.WindowFlags_.no_collapse.value | imgui.WindowFlags_.always_auto_resize.value
+    _, desk.shown.keys = imgui.begin("Keys and mouse", True, flags | imgui.WindowFlags_.no_saved_settings.value)
+    if imgui.begin_table("keys", 2, imgui.TableFlags_.row_bg.value | imgui.TableFlags_.sizing_fixed_fit.value):
+        for key, what in KEYS.items():
+            imgui.table_next_row()
+            imgui.table_next_column()
+            imgui.text(key)
+            imgui.table_next_column()
+            dim(what)
+        imgui.end_table()
+    imgui.end()
+
+
+def messages(desk: Desk, area: Rect) -> None:
+    """All that was told, newest first."""
+    x, y, width, height = area
+    imgui.set_next_window_size(
+        (min(theme.units(560), 0.9 * width), min(theme.units(260), 0.6 * height)), imgui.Cond_.appearing.value
+    )
+    imgui.set_next_window_pos((x + 0.5 * width, y + height - theme.units(12)), imgui.Cond_.appearing.value, (0.5, 1.0))
+    _, desk.shown.messages = imgui.begin("Messages", True, imgui.WindowFlags_.no_saved_settings.value)
+    for message in reversed(desk.messages):
+        wrapped(message.text, _KIND_COLORS[message.kind])
+    if not desk.messages:
+        dim("nothing was told")
+    imgui.end()
+
+
+def field_boxes(desk: Desk, only_missing: bool, most: int) -> np.ndarray:
+    """(k, 4) left, top, right, bottom of fields, mosaic µm: those without a plane at this z and t, or all; none if too many."""
+    geometry, engine = desk.engine.geometry, desk.engine
+    centres = geometry.centres_um(0)
+    wanted = np.ones(len(centres), bool)
+    if only_missing:
+        wanted = ~desk.slide.acquired(engine.z, engine.t)[: len(centres)].any(axis=1)
+    if not 0 < wanted.sum() <= most:
+        return np.empty((0, 4))
+    return np.concatenate([centres[wanted] - geometry.half_um[wanted], centres[wanted] + geometry.half_um[wanted]], axis=1)

@@ -1,0 +1,115 @@
+"""Small pieces that several panels use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from imgui_bundle import imgui
+
+from rawmosaic.viewer.ui import theme
+
+FIXED = (
+    imgui.WindowFlags_.no_move.value
+    | imgui.WindowFlags_.no_resize.value
+    | imgui.WindowFlags_.no_collapse.value
+    | imgui.WindowFlags_.no_title_bar.value
+    | imgui.WindowFlags_.no_saved_settings.value
+    | imgui.WindowFlags_.no_bring_to_front_on_focus.value
+)
+OVERLAY = (
+    FIXED | imgui.WindowFlags_.no_inputs.value | imgui.WindowFlags_.no_nav.value | imgui.WindowFlags_.always_auto_resize.value
+)
+
+
+@contextmanager
+def panel(
+    name: str, x: float, y: float, width: float, height: float, flags: int = 0, color: tuple = theme.PANEL
+) -> Iterator[None]:
+    """A fixed panel at a place, pixels."""
+    imgui.set_next_window_pos((x, y))
+    imgui.set_next_window_size((width, height))
+    imgui.push_style_color(imgui.Col_.window_bg.value, color)
+    imgui.push_style_var(imgui.StyleVar_.window_rounding.value, 0.0)
+    imgui.begin(name, None, FIXED | flags)
+    try:
+        yield
+    finally:
+        imgui.end()
+        imgui.pop_style_var()
+        imgui.pop_style_color()
+
+
+@contextmanager
+def overlay(name: str, x: float, y: float, pivot: tuple[float, float] = (0, 0)) -> Iterator[None]:
+    """A translucent box over the picture that takes no events; `pivot`: which of its points lies at (x, y)."""
+    imgui.set_next_window_pos((x, y), imgui.Cond_.always.value, pivot)
+    imgui.push_style_color(imgui.Col_.window_bg.value, theme.OVERLAY)
+    imgui.begin(name, None, OVERLAY)
+    try:
+        yield
+    finally:
+        imgui.end()
+        imgui.pop_style_color()
+
+
+def section(title: str, *, opened: bool = True) -> bool:
+    """A foldable heading; whether it is unfolded."""
+    return imgui.collapsing_header(title, imgui.TreeNodeFlags_.default_open.value if opened else 0)
+
+
+def button(label: str, hint: str, *, enabled: bool = True, lit: bool = False) -> bool:
+    """A button with a hint; `lit` while what it stands for is on."""
+    imgui.begin_disabled(not enabled)
+    if lit:
+        imgui.push_style_color(imgui.Col_.button.value, (0.20, 0.38, 0.55, 1.0))
+    pressed = imgui.button(label)
+    if lit:
+        imgui.pop_style_color()
+    imgui.end_disabled()
+    told(hint)
+    return pressed
+
+
+def told(hint: str) -> None:
+    """A hint for the last widget."""
+    if imgui.is_item_hovered(imgui.HoveredFlags_.delay_short.value | imgui.HoveredFlags_.allow_when_disabled.value):
+        imgui.set_tooltip(hint)
+
+
+def choice(label: str, value: str, choices: tuple[str, ...], hint: str) -> str:
+    """A drop-down list; the chosen one."""
+    imgui.set_next_item_width(-theme.units(92))
+    if imgui.begin_combo(label, value):
+        for each in choices:
+            if imgui.selectable(each, each == value)[0]:
+                value = each
+        imgui.end_combo()
+    told(hint)
+    return value
+
+
+def dim(text: str) -> None:
+    """Text of less weight."""
+    imgui.text_colored(imgui.ImVec4(*theme.DIM), text)
+
+
+def wrapped(text: str, color: tuple = theme.TEXT) -> None:
+    """Text that breaks at the panel's edge."""
+    imgui.push_style_color(imgui.Col_.text.value, color)
+    imgui.text_wrapped(text)
+    imgui.pop_style_color()
+
+
+def same_line_if_fits(next_width: float, build: Callable[[], None] | None = None) -> None:
+    """Go on in this line if that much fits, pixels."""
+    right = imgui.get_item_rect_max().x + imgui.get_style().item_spacing.x + next_width
+    if right < imgui.get_window_pos().x + imgui.get_content_region_max().x if hasattr(imgui, "get_content_region_max") else True:
+        imgui.same_line()
+    if build is not None:
+        build()
+
+
+def packed(color: tuple, alpha: float = 1.0) -> int:
+    """An (r, g, b) or (r, g, b, a) colour, 0 to 1, as ImGui's draw lists take it."""
+    return imgui.get_color_u32(imgui.ImVec4(*color[:3], alpha if len(color) == 3 else color[3]))
