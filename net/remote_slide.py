@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 
+from rawmosaic.net.acquired_tables import AcquiredTables
 from rawmosaic.storage.errors import (
     AccessError,
     AcquisitionError,
@@ -87,7 +88,7 @@ class RemoteSlide(Slide):
         self._follower: Follower | None = None
         self._overview: RemoteSlide | None = None
         self._trouble: SlideError | None = None
-        self._acquired: dict[tuple[int, int], np.ndarray] = {}
+        self._tables: AcquiredTables | None = None
         self._histograms: dict[int, np.ndarray] = {}
         self._generation = 0
         self.location = server.address
@@ -97,6 +98,7 @@ class RemoteSlide(Slide):
             facts = self._open()
             super().__init__(location=self.location, **facts.facts)
             self._identity, self._growing, self._has_overview = facts.identity, facts.growing, facts.overview
+            self._tables = AcquiredTables(self.size_z, self.size_t, self.n_fields, self._ask_acquired)
             if self._growing:
                 self._follow()
             server.pool.prepare()
@@ -128,16 +130,9 @@ class RemoteSlide(Slide):
 
     def acquired(self, z: int = 0, t: int = 0) -> np.ndarray:
         """(n_fields, n_channels) bool, not to be written to: which planes exist. Asked for once, but for what `refresh` adds."""
-        table = self._acquired.get((z, t))
-        while table is None:
-            self._check_index("z", z, self.size_z)
-            self._check_index("t", t, self.size_t)
-            generation = self._generation
-            asked = self._ask_acquired(z, t, self.n_fields)
-            with self._lock:
-                if generation == self._generation:  # else planes came meanwhile, and may be missing in it
-                    table = self._acquired.setdefault((z, t), asked)
-        return table
+        self._check_index("z", z, self.size_z)
+        self._check_index("t", t, self.size_t)
+        return self._tables.get(z, t)
 
     def histogram(self, channel: int) -> np.ndarray:
         """(65536,) uint64 counts of acquired pixels of a channel."""
@@ -186,6 +181,8 @@ class RemoteSlide(Slide):
         self._closed = True
         if self._follower is not None:
             self._follower.close()
+        if self._tables is not None:
+            self._tables.close()
         with self._hint_lock:
             if self._hinter is not None:
                 self._hinter.close()
@@ -383,18 +380,22 @@ class RemoteSlide(Slide):
                 answers[place] = error_from(error if isinstance(error, Mapping) else {}, self.location)
         return answers, str(reply.body.get("identity", ""))
 
-    def _ask_acquired(self, z: int, t: int, n_fields: int, **options) -> np.ndarray:
-        from rawmosaic.net.protocol import array_from
+    def _ask_acquired(self, z: int, t: int, n_fields: int, ahead: bool = False, *, in_trouble: bool = False) -> np.ndarray:
+        from rawmosaic.net.protocol import SOON, array_from
 
-        reply = self._ask("acquired", {"z": int(z), "t": int(t)}, **options)
+        reply = self._ask(
+            "acquired",
+            {"z": int(z), "t": int(t)},
+            priority=SOON if ahead else 0,
+            wanted=lambda: not self._closed,
+            in_trouble=in_trouble,
+        )
         bits = np.unpackbits(array_from(reply.body.get("acquired"), reply.buffers, np.uint8, (None,)))
         shape = n_fields, len(self.channels)
         count = shape[0] * shape[1]
         if len(bits) < count:
             raise ProtocolError(f"the table of acquired planes has {len(bits)} entries, not {count}", location=self.location)
-        table = bits[:count].reshape(shape).astype(bool)
-        table.flags.writeable = False
-        return table
+        return bits[:count].reshape(shape).astype(bool)
 
     def _open(self, **options) -> Opened:
         """All facts. An unknown name is answered with the known ones."""
@@ -449,8 +450,7 @@ class RemoteSlide(Slide):
         """The slide as a whole, for the follower, in its thread."""
         from rawmosaic.net.following import Opened
 
-        options = {"wanted": lambda: not self._closed, "in_trouble": True}
-        now = self._open(**options)
+        now = self._open(wanted=lambda: not self._closed, in_trouble=True)
         facts = now.facts
         if (facts["channels"], facts["tiling"], facts["size_z"], facts["size_t"]) != (
             self.channels,
@@ -459,7 +459,7 @@ class RemoteSlide(Slide):
             self.size_t,
         ) or len(facts["fields"]) < self.n_fields:
             raise SlideError(_REPLACED, location=self.location)
-        tables = {(z, t): self._ask_acquired(z, t, len(facts["fields"]), **options) for z, t in list(self._acquired)}
+        tables = {time: self._ask_acquired(*time, len(facts["fields"]), in_trouble=True) for time in self._tables.known()}
         return Opened(facts, tables, now.identity, now.growing, now.overview)
 
     def _note_trouble(self, error: SlideError | None) -> None:
@@ -467,27 +467,23 @@ class RemoteSlide(Slide):
         self._trouble = error
 
     def _take_in(self, news: Grown | Opened) -> np.ndarray:
-        """Apply what came: (n, 4) int32 planes that were not known before."""
+        """Apply what came: (n, 4) int32 planes that were not known before. First the tables of planes, then the fields."""
         from rawmosaic.net.following import Opened
 
         with self._lock:
-            self._generation += 1
-            self._histograms.clear()
             planes = self._reopened(news) if isinstance(news, Opened) else self._grown(news)
             self._identity = news.identity
+            self._generation += 1
+            self._histograms.clear()
         return planes
 
     def _reopened(self, news: Opened) -> np.ndarray:
-        came = [np.empty((0, 4), np.int32)]
-        for (z, t), table in news.acquired.items():
-            before = _with_rows(self._acquired.get((z, t), table[:0]), len(table))
-            field, channel = np.nonzero(table & ~before)
-            came.append(np.stack([field, channel, np.full_like(field, z), np.full_like(field, t)], axis=1).astype(np.int32))
-            self._acquired[z, t] = table
-        self._with_fields(news.facts["fields"], news.facts["position_sets"])
+        fields = news.facts["fields"]
+        came = self._tables.replace(news.acquired, len(fields))
+        self._set_fields(fields, news.facts["position_sets"])
         self._has_overview = news.overview
         self._growing = news.growing
-        return np.concatenate(came)
+        return came
 
     def _grown(self, news: Grown) -> np.ndarray:
         from rawmosaic.net.facts import check_fields
@@ -498,28 +494,13 @@ class RemoteSlide(Slide):
         fields = np.concatenate([self.fields[:first], news.fields]) if len(news.fields) else self.fields
         check_fields(fields, self.tiling)
         planes = news.planes
-        sizes = (len(fields), len(self.channels), self.size_z, self.size_t)
-        if len(planes) and not ((planes >= 0) & (planes < sizes)).all():
+        if not ((planes >= 0) & (planes < (len(fields), len(self.channels), self.size_z, self.size_t))).all():
             raise ProtocolError("planes came that the slide has no room for", location=self.location)
-        new = np.ones(len(planes), bool)
-        for (z, t), table in self._acquired.items():
-            table = _with_rows(table, len(fields)).copy()
-            here = np.flatnonzero((planes[:, 2] == z) & (planes[:, 3] == t))
-            at = tuple(planes[here, :2].T)
-            new[here] = ~table[at]
-            table[at] = True
-            table.flags.writeable = False
-            self._acquired[z, t] = table
+        new = self._tables.add(planes, len(fields))
         if len(news.fields):
-            stage = np.concatenate([self.positions()[:first], news.positions_um])
-            self._with_fields(fields, {"stage": PositionSet(stage)})
+            stage = PositionSet(np.concatenate([self.positions()[:first], news.positions_um]))
+            self._set_fields(fields, {**self._position_sets, "stage": stage})
         return planes[new]
-
-    def _with_fields(self, fields: np.ndarray, sets: Mapping[str, PositionSet]) -> None:
-        """Take in a longer table of fields; tables of acquired planes that nobody told about get empty rows first."""
-        for time_, table in self._acquired.items():
-            self._acquired[time_] = _with_rows(table, len(fields))
-        self._set_fields(fields, {**self._position_sets, **sets})
 
 
 _REPLACED = "the server has another slide under this name now: it was replaced since it was opened here; open it again"
@@ -580,16 +561,6 @@ source = RemoteSource()
 def _name_in(location: str) -> str:
     """The slide's name in ``tcp://host:port/name``, "" where there is none."""
     return unquote(str(location).partition("://")[2].partition("/")[2]).strip("/")
-
-
-def _with_rows(table: np.ndarray, n: int) -> np.ndarray:
-    """The first n rows of a table of bool, False where it has fewer."""
-    if len(table) == n:
-        return table
-    rows = np.zeros((n, *table.shape[1:]), bool)
-    rows[: min(n, len(table))] = table[:n]
-    rows.flags.writeable = False
-    return rows
 
 
 def _plain(facts: Mapping) -> dict:
