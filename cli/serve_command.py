@@ -26,6 +26,7 @@ Examples:
   rawmosaic serve slide.h5
   rawmosaic serve scans/*.h5 --name today=acquisition/
   rawmosaic serve slide.h5 --bind tcp://*:5555                       after `rawmosaic keys new`
+  rawmosaic serve slide.h5 --http 127.0.0.1:8080                     a page for browsers as well
   rawmosaic serve slide.h5 --broker tcp://broker.example.org:5556
 """
 
@@ -42,6 +43,10 @@ Examples:
 )
 @click.option("--bind", metavar="ADDRESS", help=f"Where viewers come; {BIND} unless there is a broker.")
 @click.option("--broker", "brokers", multiple=True, metavar="ADDRESS", help="Offer the slides to a broker.")
+@click.option("--http", metavar="HOST:PORT", help="Serve a page for browsers as well, such as 127.0.0.1:8080.")
+@click.option(
+    "--http-name", "http_names", multiple=True, metavar="NAME", help="What browsers call the page behind another server."
+)
 @click.option("--insecure", is_flag=True, help="Let anybody look who can reach the address, and encrypt nothing.")
 @click.option("--keys", metavar="FOLDER", help="Folder of the key pair and of the list of clients.")
 @click.option("--workers", type=click.IntRange(min=1), help="Threads that read, for each slide.")
@@ -50,6 +55,8 @@ def command(
     named: Sequence[tuple[str, str]],
     bind: str | None,
     brokers: Sequence[str],
+    http: str | None,
+    http_names: Sequence[str],
     insecure: bool,
     keys: str | None,
     workers: int | None,
@@ -67,6 +74,10 @@ def command(
     from rawmosaic.net.dealer import TileDealer
     from rawmosaic.storage import open_slide
 
+    if http is not None:
+        from rawmosaic.cli.web import DRAWS_IN_MAIN_THREAD, check_http, web_server
+
+        check_http(http, insecure)
     curve = None if insecure or bind is None else server_curve(bind, keys)
     with ExitStack() as stack:
         slides = {name: stack.enter_context(open_slide(location)) for name, location in names_for(locations, named).items()}
@@ -76,11 +87,17 @@ def command(
         )
         for line in announced(slides, dealer.address, brokers, curve):
             click.echo(line)
+        page = None if http is None else stack.enter_context(web_server(slides, http, http_names))
+        if page is not None:
+            click.echo(f"in a browser: {reachable(page.url)}")
         status = Status()
 
         def ended(wait_s: float) -> bool:
             status.show(dealer.stats())
-            return dealer.wait(wait_s)
+            if page is not None and DRAWS_IN_MAIN_THREAD:
+                page.draw(wait_s)
+                wait_s = 0
+            return dealer.wait(wait_s) or (page is not None and not page.alive)
 
         try:
             over = until_stopped(ended)

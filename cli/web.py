@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import click
 import numpy as np
 
 from rawmosaic.net.web.deepzoom import Bounds
@@ -15,14 +18,45 @@ from rawmosaic.storage.slide import Slide
 from rawmosaic.viewer import budgets
 
 if TYPE_CHECKING:
+    from rawmosaic.net.web import WebServer
     from rawmosaic.viewer import OffscreenViewer
 
 MOST_OPEN = 2
 """Slides that have textures at the same time; they share the budgets."""
 
+DRAWS_IN_MAIN_THREAD = sys.platform == "darwin"
+"""macOS makes the hidden windows, which OpenGL contexts are there, in the main thread only."""
+
 FIRST_SIZE = (514, 514)
 AUTO_TAILS = (0.001, 0.004, 0.016, 0.064, 0.1)
 """Shares of pixels beyond automatic limits: the first is the window's, each further one what asking again gives there."""
+
+
+def check_http(bind: str, insecure: bool) -> None:
+    """Raise what is wrong with an address for the web page: not an address, or one that others can reach."""
+    from rawmosaic.net.addresses import is_local
+    from rawmosaic.storage.errors import AccessError
+
+    try:
+        from rawmosaic.net.web.server import host_and_port
+    except ModuleNotFoundError as error:
+        raise click.ClickException(
+            f"the web page needs more than is installed ({error.name}): pip install 'rawmosaic[web]'"
+        ) from error
+    host, port = host_and_port(bind)
+    if not insecure and not is_local(f"tcp://{f'[{host}]' if ':' in host else host}:{port}"):
+        raise AccessError(
+            "other machines can reach this address, and the web page knows no keys and encrypts nothing: keep it on 127.0.0.1, "
+            "behind a web server that asks for passwords and encrypts; or let everybody look with --insecure",
+            location=bind,
+        )
+
+
+def web_server(slides: Mapping[str, Slide], bind: str, names: Sequence[str] = ()) -> WebServer:
+    """The page of these slides, drawn by the engine; `names` are further ones that browsers may call it by."""
+    from rawmosaic.net.web import WebServer
+
+    return WebServer(slides, EngineRenderer(), bind, hosts=names, draws_in_thread=not DRAWS_IN_MAIN_THREAD)
 
 
 class EngineRenderer:

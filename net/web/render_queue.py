@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import deque
 from concurrent.futures import Future
 from typing import NamedTuple
@@ -44,7 +46,7 @@ class RenderQueue:
         self._changed = threading.Condition()
         self._closed = False
         self.n_drawn = 0
-        self._thread = threading.Thread(target=self.work, name="web-renderer", daemon=True) if own_thread else None
+        self._thread = threading.Thread(target=self._run, name="web-renderer", daemon=True) if own_thread else None
         if self._thread is not None:
             self._thread.start()
 
@@ -79,30 +81,37 @@ class RenderQueue:
         else:  # the thread that draws is the one that closes
             self._renderer.close()
 
-    def work(self) -> None:
-        """Draw what is asked for until `close`, in the calling thread; then, or interrupted, close the renderer."""
+    def work(self, for_s: float = math.inf) -> None:
+        """Draw what is asked for in the calling thread, until `close` or for about so long."""
+        end = time.monotonic() + for_s
+        while not self._closed and time.monotonic() < end:
+            job = self._next(min(WAKE_S, for_s))
+            if job is not None:
+                self._draw(*job)
+
+    def _run(self) -> None:
         try:
-            while (job := self._next()) is not None:
-                future, slide, view, style = job
-                if not future.set_running_or_notify_cancel():
-                    continue
-                try:
-                    pixels = self._renderer.render(slide, view.region_um, view.size_px, style)
-                    picture = Picture(pixels, tuple(self._renderer.failures))
-                except Exception as error:  # whoever asked is told; the thread goes on
-                    future.set_exception(error)
-                else:
-                    self.n_drawn += 1
-                    future.set_result(picture)
-                del job, future
+            self.work()
         finally:
             self._renderer.close()
 
-    def _next(self) -> tuple[Future, Slide, TileView, Style] | None:
+    def _draw(self, future: Future, slide: Slide, view: TileView, style: Style) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            pixels = self._renderer.render(slide, view.region_um, view.size_px, style)
+            picture = Picture(pixels, tuple(self._renderer.failures))
+        except Exception as error:  # whoever asked is told; the thread goes on
+            future.set_exception(error)
+        else:
+            self.n_drawn += 1
+            future.set_result(picture)
+
+    def _next(self, wait_s: float) -> tuple[Future, Slide, TileView, Style] | None:
         with self._changed:
-            while not self._waiting and not self._closed:
-                self._changed.wait(WAKE_S)
-            return None if self._closed else self._waiting.pop()
+            if not self._waiting and not self._closed:
+                self._changed.wait(wait_s)
+            return self._waiting.pop() if self._waiting else None
 
 
 def _give_up(future: Future, why: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import socket
 import threading
 from collections.abc import Mapping, Sequence
@@ -45,8 +46,8 @@ class WebServer:
     hosts
         Further names that requests may call the server by, where it is bound to a loopback address.
     draws_in_thread
-        False: whoever owns the server calls `draw`, and the drawing is done there. Some systems make OpenGL contexts in the main
-        thread only.
+        False: whoever owns the server calls `draw`, and the drawing is done there, and `close` from the same thread. Some systems
+        make OpenGL contexts in the main thread only.
     """
 
     def __init__(
@@ -104,9 +105,14 @@ class WebServer:
         """Tiles drawn so far."""
         return self._queue.n_drawn
 
-    def draw(self) -> None:
-        """Draw what is asked for in the calling thread until `close`, or until interrupted; with draws_in_thread=False."""
-        self._queue.work()
+    @property
+    def alive(self) -> bool:
+        """Whether requests are answered."""
+        return self._thread.is_alive()
+
+    def draw(self, for_s: float = math.inf) -> None:
+        """Draw what is asked for in the calling thread, until `close` or for about so long; with draws_in_thread=False."""
+        self._queue.work(for_s)
 
     def close(self) -> None:
         """Answer no more, stop drawing, close the renderer; closing twice is harmless."""
