@@ -35,6 +35,7 @@ from rawmosaic.net.protocol import (
     OK,
     VERSION,
     Buffer,
+    BusyError,
     Reply,
     Request,
     error_body,
@@ -386,7 +387,7 @@ class TileDealer:
                 return
             raise ProtocolError(f"request {request.id} is under way already")
         if len(connection.held) >= MAX_REQUESTS:
-            raise UnreachableError(f"a connection may wait for {MAX_REQUESTS} replies at once; ask again later")
+            raise BusyError(f"a connection may wait for {MAX_REQUESTS} replies at once; ask again later")
         slide = self._slide(request.slide)
         if request.op == "watch":
             self._watch(connection, request, slide)
@@ -558,7 +559,7 @@ class TileDealer:
                 self._forget(connection)  # the broker is gone; whoever asked asks another
         for watch in [w for w in self._watches if w.connection.link.is_broker and now - w.since > BROKER_WATCH_S]:
             self._end_watch(watch)
-            self._reply(watch.connection, watch.id, ERROR, error_body(UnreachableError("whoever still watches asks again")))
+            self._reply(watch.connection, watch.id, ERROR, error_body(BusyError("whoever still watches asks again")))
 
     def _say_ready(self) -> None:
         load = sum(len(desk) for desk in self._desks.values())

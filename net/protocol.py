@@ -141,6 +141,10 @@ class VersionError(ProtocolError):
         )
 
 
+class BusyError(UnreachableError):
+    """Too much is asked for at once; it may be asked for again later."""
+
+
 # the list of slides
 
 _ROOM_FOR_SLIDES = MAX_HEADER_NBYTES - 1024
@@ -172,6 +176,8 @@ def error_body(error: BaseException) -> dict:
     """An exception as keys of a reply or of a tile's entry; what is no SlideError is `failed`, without its details."""
     if isinstance(error, VersionError):
         return {"error": "version", "message": str(error)}
+    if isinstance(error, BusyError):
+        return {"error": "busy", "message": str(error)}
     if isinstance(error, OutOfRangeError):
         value = error.value if isinstance(error.value, (int, float, str)) else str(error.value)
         return {"error": "out-of-range", "message": str(error), "what": error.what, "value": value, "limits": error.limits}

@@ -11,9 +11,9 @@ import numpy as np
 
 from rawmosaic.net.encoded_tiles import EncodedTiles
 from rawmosaic.net.facts import facts_message
-from rawmosaic.net.protocol import Arrays, Buffer, Request, error_body, unpack_keys
+from rawmosaic.net.protocol import Arrays, Buffer, BusyError, Request, error_body, unpack_keys
 from rawmosaic.net.read_ahead import FieldsInView, tiles_ahead
-from rawmosaic.storage.errors import OutOfRangeError, ProtocolError, UnreachableError
+from rawmosaic.storage.errors import OutOfRangeError, ProtocolError
 from rawmosaic.storage.pyramid import TileKey
 from rawmosaic.storage.slide import GREY_LEVELS, Slide, ViewHint
 
@@ -233,7 +233,7 @@ class ServedSlide:
             if errors and str(at) in errors:
                 pass
             elif room <= 0:
-                found[str(at)] = self.error(UnreachableError("these tiles are too large for one reply; ask for fewer"))
+                found[str(at)] = self.error(BusyError("these tiles are too large for one reply; ask for fewer"))
             else:
                 try:
                     tile = self.encoded(key)

@@ -30,10 +30,13 @@ class Turns:
     def put(self, connection: Hashable, job: object, priority: int = 0) -> None:
         """Queue a job."""
         jobs = self._jobs.get(connection)
+        if not self._jobs:  # nobody waits, so nobody has had anything at the cost of others
+            self._had.clear()
+            self._level = 0.0
         if jobs is None:
             jobs = self._jobs[connection] = []
             self._had[connection] = max(self._had.get(connection, 0.0), self._level)
-            if len(self._had) > _REMEMBERED + 2 * len(self._jobs):
+            if len(self._had) > _REMEMBERED + 2 * len(self._jobs):  # those that the others have caught up with
                 self._had = {name: had for name, had in self._had.items() if name in self._jobs or had > self._level}
         self._arrivals += 1
         insort(jobs, (priority, self._arrivals, job))
