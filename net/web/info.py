@@ -11,7 +11,7 @@ import numpy as np
 from rawmosaic.net.web.deepzoom import OVERLAP_PX, TILE_PX, DeepZoom, mosaic_bounds_um, scene_bounds_um
 from rawmosaic.net.web.renderer import FirstLook, RegionRenderer
 from rawmosaic.net.web.style import OVERLAP_MODES, Look, rounded
-from rawmosaic.storage.slide import Slide
+from rawmosaic.storage.slide import GREY_LEVELS, Slide
 
 HISTOGRAM_BINS = 256
 MOST_SCENES = 2000
@@ -43,7 +43,7 @@ class SlideInfo:
                 "limits": default.limits,
                 "gamma": default.gamma,
                 "auto": [rounded(Look(default.color, limits)).limits for limits in first.auto_limits],
-                "histogram": compact_histogram(slide.histogram(number)),
+                "histogram": compact_histogram(slide.histogram(number), worth_showing(first)),
                 "excitation_nm": _finite(channel.excitation_nm),
                 "emission_nm": _finite(channel.emission_nm),
                 "exposure_ms": _finite(channel.exposure_ms),
@@ -96,10 +96,18 @@ def version_of(slide: Slide) -> str:
     return known.hexdigest()[:20]
 
 
-def compact_histogram(counts: np.ndarray, bins: int = HISTOGRAM_BINS) -> dict:
-    """At most `bins` counts of equally many grey levels each, from `first` on: as few as hold every pixel counted."""
+def worth_showing(first: FirstLook) -> int:
+    """The last grey level of a histogram's picture: one glaring speck of dirt shall not squeeze all else into its corner."""
+    highest = max(high for _, high in (first.look.limits, *first.auto_limits))
+    lowest = min(low for low, _ in (first.look.limits, *first.auto_limits))
+    return int(highest + 0.5 * max(highest - lowest, 0))
+
+
+def compact_histogram(counts: np.ndarray, last: int = GREY_LEVELS - 1, bins: int = HISTOGRAM_BINS) -> dict:
+    """At most `bins` counts of `width` grey levels each from `first` on, with every pixel up to `last`; `above`: the others."""
     occurring = np.flatnonzero(counts)
     low, high = (int(occurring[0]), int(occurring[-1])) if len(occurring) else (0, len(counts) - 1)
+    high = max(low, min(high, last))
     width = 1
     while high // width - low // width >= bins:
         width *= 2
@@ -108,7 +116,8 @@ def compact_histogram(counts: np.ndarray, bins: int = HISTOGRAM_BINS) -> dict:
     levels = np.zeros(end - first, np.uint64)
     inside = counts[first:end]
     levels[: len(inside)] = inside
-    return {"first": first, "width": width, "counts": levels.reshape(-1, width).sum(axis=1).tolist()}
+    above = int(counts[end:].sum())
+    return {"first": first, "width": width, "counts": levels.reshape(-1, width).sum(axis=1).tolist(), "above": above}
 
 
 def summary(served: ServedSlide) -> dict:

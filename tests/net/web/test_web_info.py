@@ -11,16 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rawmosaic.net.web.cache import BYTES_PER_ENTRY, BytesCache
-from rawmosaic.net.web.info import HISTOGRAM_BINS, ServedSlide, SlideInfo, compact_histogram, version_of
+from rawmosaic.net.web.info import HISTOGRAM_BINS, ServedSlide, SlideInfo, compact_histogram, version_of, worth_showing
+from rawmosaic.net.web.renderer import FirstLook
+from rawmosaic.net.web.style import Look
 from rawmosaic.storage.slide import Channel
 from rawmosaic.storage.testing import GrowingSlide, SyntheticSlide
 
 
-@given(st.dictionaries(st.integers(0, 65535), st.integers(1, 10**9), max_size=40))
-def test_a_compact_histogram_loses_no_pixel(counts: dict[int, int]):
+@given(st.dictionaries(st.integers(0, 65535), st.integers(1, 10**9), max_size=40), st.integers(0, 65535))
+def test_a_compact_histogram_loses_no_pixel(counts: dict[int, int], last: int):
     full = np.zeros(65536, np.uint64)
     full[list(counts)] = list(counts.values())
-    compact = compact_histogram(full)
+    compact = compact_histogram(full, last)
     first, width, bins = compact["first"], compact["width"], compact["counts"]
     assert 1 <= len(bins) <= HISTOGRAM_BINS
     assert first >= 0
@@ -29,18 +31,30 @@ def test_a_compact_histogram_loses_no_pixel(counts: dict[int, int]):
         sum(n for level, n in counts.items() if low <= level < low + width)
         for low in range(first, first + width * len(bins), width)
     ]
-    assert sum(bins) == sum(counts.values())
+    assert sum(bins) + compact["above"] == sum(counts.values())
+    assert sum(bins) >= sum(n for level, n in counts.items() if level <= last)
 
 
 def test_a_narrow_histogram_keeps_every_grey_level():
     full = np.zeros(65536, np.uint64)
     full[1000:1200] = 3
-    assert compact_histogram(full) == {"first": 1000, "width": 1, "counts": [3] * 200}
+    assert compact_histogram(full) == {"first": 1000, "width": 1, "counts": [3] * 200, "above": 0}
+
+
+def test_a_glaring_speck_does_not_squeeze_the_rest_into_a_corner():
+    full = np.zeros(65536, np.uint64)
+    full[100:1100] = 1000
+    full[65535] = 7
+    look = FirstLook(Look("#ffffff", (100.0, 1100.0)), ((100.0, 1100.0), (200.0, 900.0)))
+    compact = compact_histogram(full, worth_showing(look))
+    assert (compact["first"], compact["width"], len(compact["counts"])) == (96, 8, 189)
+    assert compact["above"] == 7
+    assert worth_showing(look) == 1600
 
 
 def test_an_empty_histogram_is_all_of_nothing():
     compact = compact_histogram(np.zeros(65536, np.uint64))
-    assert compact == {"first": 0, "width": 256, "counts": [0] * 256}
+    assert compact == {"first": 0, "width": 256, "counts": [0] * 256, "above": 0}
 
 
 def test_the_info_is_json_whatever_the_source_says(renderer: Any):

@@ -114,7 +114,7 @@ def test_the_info_tells_what_the_page_shows(server: WebServer, slide: SyntheticS
         ("C2", "#ff0000", [100, 4002], 1),
     ]
     for number, channel in enumerate(info["channels"]):
-        assert sum(channel["histogram"]["counts"]) == slide.histogram(number).sum()
+        assert sum(channel["histogram"]["counts"]) + channel["histogram"]["above"] == slide.histogram(number).sum()
     for entry in info["position_sets"]:
         bounds = mosaic_bounds_um(slide, entry["name"])
         assert entry["bounds_um"] == pytest.approx(bounds)
