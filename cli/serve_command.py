@@ -85,14 +85,15 @@ def command(
         dealer = stack.enter_context(
             TileDealer(slides, bind, brokers=brokers, curve=curve, workers=workers, insecure=insecure, keys=keys)
         )
-        for line in announced(slides, dealer.address, brokers, curve):
-            click.echo(line)
+        lines = announced(slides, dealer.address, brokers, curve)
         page = None if http is None else stack.enter_context(web_server(slides, http, http_names))
         if page is not None:
-            click.echo(f"in a browser: {reachable(page.url)}")
+            lines.append(f"in a browser: {reachable(page.url)}")
         status = Status()
 
         def ended(wait_s: float) -> bool:
+            while lines:  # told from here on, where the system's word to end is heeded
+                click.echo(lines.pop(0))
             status.show(dealer.stats())
             if page is not None and DRAWS_IN_MAIN_THREAD:
                 page.draw(wait_s)
