@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import numpy as np
 
 from rawmosaic.storage.errors import OutOfRangeError
 from rawmosaic.storage.slide import Channel
+from rawmosaic.viewer.palettes import wavelength_color
 
 AUTO_CONTRAST_TAIL = 0.001
 """Share of acquired pixels outside automatic limits, on each side."""
@@ -37,13 +37,23 @@ _HEX_COLOR = re.compile("[0-9a-fA-F]{3}|[0-9a-fA-F]{6}")
 
 @dataclass
 class ChannelView:
-    """The looks of one channel. `limits` in raw counts, `color` as ``#rrggbb``; l̂ = clamp((l − low) / (high − low))^gamma."""
+    """The looks of one channel. `limits` in raw counts, `color` as ``#rrggbb``; l̂ = clamp((l − low) / (high − low))^gamma.
+
+    `column`: the channel's column of the mixer matrix where that is no plain colour: any (r, g, b), also above one or negative.
+    Giving the channel a colour sets it back to None.
+    """
 
     name: str
     limits: tuple[float, float]
     color: str
     gamma: float = 1.0
     visible: bool = True
+    column: tuple[float, float, float] | None = None
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name == "color":  # whoever picks a colour sees it
+            super().__setattr__("column", None)
 
     def shader_limits(self) -> tuple[float, float, float]:
         """(I_inf, 1 / (I_sup − I_inf), gamma); equal limits make a step, upside-down ones an inverted picture."""
@@ -52,12 +62,12 @@ class ChannelView:
         return float(low), 1.0 / (width if abs(width) > 1e-6 else 1e-6), float(self.gamma)
 
     def rgb(self) -> tuple[float, float, float]:
-        """The channel's column of the mixer matrix, 0 to 1."""
-        return parse_color(self.color)
+        """The channel's column of the mixer matrix; 0 to 1 where it is a colour."""
+        return parse_color(self.color) if self.column is None else self.column
 
 
 def mixer_matrix(looks: Sequence[ChannelView]) -> np.ndarray:
-    """M, (3, n) float64: one column per channel, its colour as display-referred (r, g, b), 0 to 1."""
+    """M, (3, n) float64: one column per channel, display-referred (r, g, b): its colour, 0 to 1, or what was set by hand."""
     return np.array([look.rgb() for look in looks], np.float64).reshape(-1, 3).T
 
 
@@ -105,17 +115,4 @@ def _own_color(channel: Channel) -> str | None:
         return channel.color
     if any(stain in channel.name.lower() for stain in NUCLEAR_STAINS):
         return "#0000ff"
-    nm = channel.emission_nm
-    if nm is None or not math.isfinite(nm):
-        return None
-    for limit, color in (
-        (480, "#0000ff"),
-        (505, "#00ffff"),
-        (550, "#00ff00"),
-        (580, "#ffff00"),
-        (605, "#ff8000"),
-        (650, "#ff0000"),
-    ):
-        if nm < limit:
-            return color
-    return "#ff00ff"
+    return wavelength_color(channel.emission_nm)

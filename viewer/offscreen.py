@@ -21,8 +21,9 @@ SMALLEST_PART_PX = 64
 class OffscreenViewer:
     """Renders views of a slide without a display (EGL). Use it in a with-statement, from one thread.
 
-    `channels`, `overlap` (top, nearest, feather, max), `position_set`, `z`, `t` and `interpolation` (auto, nearest, smooth)
-    are set as attributes; the next `render` shows them.
+    `channels`, `overlap` (top, nearest, feather, max), `position_set`, `z`, `t`, `interpolation` (auto, nearest, smooth),
+    `projection` (none, max), `mode` (colour, grey), `background` (black, white), `color_map` (a name of palettes.COLOR_MAPS) and
+    `unmixing` (a matrix) are set as attributes; the next `render` shows them.
     """
 
     def __init__(self, slide: Slide, size: tuple[int, int] = (1280, 720), **budgets):
@@ -143,5 +144,7 @@ def _forward(name: str) -> property:
     )
 
 
-for _name in ("channels", "overlap", "position_set", "z", "t", "interpolation", "show_outlines", "camera"):
+_STATE = ("channels", "overlap", "position_set", "z", "t", "interpolation", "show_outlines", "camera")
+_LOOKS = ("projection", "mode", "background", "color_map", "unmixing", "groups", "bookmarks")
+for _name in (*_STATE, *_LOOKS):
     setattr(OffscreenViewer, _name, _forward(_name))

@@ -107,6 +107,11 @@ class Geometry:
         """Ascending numbers of the fields whose box holds a point of the mosaic frame, µm."""
         return self._index(channel).query((x_um, y_um, x_um, y_um))
 
+    def box_of(self, field: int, channel: int) -> tuple[float, float, float, float]:
+        """(left, top, right, bottom) of a field, mosaic µm."""
+        (x, y), (half_x, half_y) = self.centres_um(channel)[field], self.half_um[field]
+        return float(x - half_x), float(y - half_y), float(x + half_x), float(y + half_y)
+
     def _index(self, channel: int) -> SpatialIndex:
         channel = 0 if self.shared else channel
         if channel not in self._indices:

@@ -54,7 +54,8 @@ class Bench:
         """Tiles into layers."""
         self.tiles.bind(0)
         for layer, tile in tiles.items():
-            self.tiles.upload(layer, np.ascontiguousarray(tile, np.uint16))
+            pixels = np.ascontiguousarray(tile, np.uint16)
+            self.tiles.upload(layer, pixels.ctypes.data)
 
     def begin(self) -> None:
         """An empty picture; -9 is where nothing is drawn."""

@@ -53,6 +53,7 @@ class Shown:
         viewer.look_at(*self.center_um, scale=self.scale)
         for shown, state in zip(viewer.channels, self.channels, strict=True):
             shown.limits, shown.gamma, shown.color, shown.visible = state.limits, state.gamma, state.color, state.visible
+            shown.column = state.column
         for name, value in self.options.items():
             setattr(viewer, name, value)
         if interpolation is not None:

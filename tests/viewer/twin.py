@@ -8,10 +8,18 @@ Written from the conventions of design.md §7 alone:
 - the layer is the one whose reduction factor is the largest f ≤ 1 / scale; nearest takes its pixel ⌊u / f⌋;
 - each channel is decided among the fields that have it; l̂ = clamp((l − low) / (high − low), 0, 1) ^ gamma;
 - colours are added and clamped; 8 bits are round(255 · v). Where nothing lies it is black; alpha is 255 everywhere.
+
+And from what viewer/blending.py and viewer/projection.py promise:
+
+- unmixed: l' = U · l before the limits, where every channel that a row of U needs is there; nowhere, if it needs none;
+- grey: each shown channel is white; a single shown channel with a colour map has the map's colour at l̂ · 255;
+- on white: each channel takes from white what its colour, with the lightness inverted in HSL, lacks of it; a map is reversed;
+- projected: of every field the maximum of its acquired z planes, on the layer that is shown.
 """
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,6 +38,11 @@ class ChannelState:
     gamma: float = 1.0
     color: str = "#ffffff"
     visible: bool = True
+    column: tuple[float, float, float] | None = None
+
+    def rgb(self) -> np.ndarray:
+        """(3,) float64: its column of the mixer matrix."""
+        return rgb(self.color) if self.column is None else np.array(self.column, np.float64)
 
 
 def screen_points_um(
@@ -59,6 +72,7 @@ def composed_counts(
     position_set: str = "stage",
     z: int = 0,
     t: int = 0,
+    projection: str = "none",
 ) -> tuple[np.ndarray, np.ndarray]:
     """float64 counts of one channel at points of the mosaic frame, and a bool array of where any field has it."""
     placement = slide.placement(position_set)
@@ -68,7 +82,9 @@ def composed_counts(
     covered = np.zeros(x_um.shape, bool)
     nearest_um = np.full(x_um.shape, np.inf)
     in_view = fields_near(slide, centres_um, placement.matrix_um, x_um, y_um)
-    for field in np.flatnonzero(in_view & slide.acquired(z, t)[:, channel]):
+    planes_z = range(slide.size_z) if projection == "max" else (z,)
+    acquired = np.stack([slide.acquired(each, t)[:, channel] for each in planes_z])
+    for field in np.flatnonzero(in_view & acquired.any(axis=0)):
         field_height, field_width = int(slide.fields["height"][field]), int(slide.fields["width"][field])
         dx_um, dy_um = x_um - centres_um[field, 0], y_um - centres_um[field, 1]
         u = inverse[0, 0] * dx_um + inverse[0, 1] * dy_um + field_width / 2
@@ -76,7 +92,8 @@ def composed_counts(
         inside = (u >= 0) & (u < field_width) & (v >= 0) & (v < field_height)
         if not inside.any():
             continue
-        plane = slide.read_plane(int(field), channel, z, t, level)
+        there = [each for each, has in zip(planes_z, acquired[:, field], strict=True) if has]
+        plane = np.max([slide.read_plane(int(field), channel, each, t, level) for each in there], axis=0)
         u, v = u[inside], v[inside]
         values = plane[np.floor(v / factor).astype(int), np.floor(u / factor).astype(int)].astype(np.float64)
         if overlap == "top":  # fields come in ascending order: the highest number stays
@@ -118,27 +135,49 @@ def render(
     size: tuple[int, int],
     channels: Sequence[ChannelState],
     *,
-    overlap: str = "top",
-    position_set: str = "stage",
-    z: int = 0,
-    t: int = 0,
+    mode: str = "colour",
+    background: str = "black",
+    table: np.ndarray | None = None,
+    unmixing: np.ndarray | None = None,
+    **placed: object,
 ) -> np.ndarray:
-    """(height, width, 4) uint8: the picture of the slide, nearest interpolation; `size` is (width, height)."""
+    """(height, width, 4) uint8: the picture of the slide, nearest interpolation; `size` is (width, height).
+
+    `table`: (256, 3) uint8 colour map; `placed`: overlap, position_set, z, t, projection, as for `composed_counts`.
+    """
     x_um, y_um = screen_points_um(slide, center_um, scale, size)
     level = level_for(slide, scale)
-    total = np.zeros((*x_um.shape, 3))
-    for channel, state in enumerate(channels):
-        if not state.visible:
-            continue
-        counts, covered = composed_counts(
-            slide, channel, x_um, y_um, level=level, overlap=overlap, position_set=position_set, z=z, t=t
-        )
+    matrix = np.eye(len(channels)) if unmixing is None else np.asarray(unmixing, np.float64)
+    shown = [number for number, state in enumerate(channels) if state.visible and (unmixing is None or matrix[number].any())]
+    read = [number for number in range(len(channels)) if (matrix[shown, number] != 0).any()]
+    counts = {number: composed_counts(slide, number, x_um, y_um, level=level, **placed) for number in read}
+    total, background_rgb = np.zeros((*x_um.shape, 3)), 1.0 if background == "white" else 0.0
+    taken = np.zeros_like(total)
+    for number in shown:
+        state, needs = channels[number], np.flatnonzero(matrix[number])
+        unmixed = sum(matrix[number, source] * counts[source][0] for source in needs)
+        there = np.logical_and.reduce([counts[source][1] for source in needs])[..., None]
         low, high = state.limits
-        intensity = np.clip((counts - low) / (high - low), 0, 1) ** state.gamma
-        total += np.where(covered, intensity, 0.0)[..., None] * rgb(state.color)
+        intensity = np.clip((unmixed - low) / (high - low), 0, 1) ** state.gamma
+        if table is not None and len(shown) == 1:
+            place = 255 * (1 - intensity if background == "white" else intensity)
+            color = np.stack([np.interp(place, np.arange(256), table[:, part]) for part in range(3)], axis=-1) / 255
+            total = np.where(there, color, 0.0)
+            taken = np.where(there, 1 - color, 0.0)
+            continue
+        column = np.ones(3) if mode == "grey" else state.rgb()
+        total += np.where(there, intensity[..., None] * column, 0.0)
+        taken += np.where(there, intensity[..., None] * (1 - _light_for_dark(column)), 0.0)
+    picture = background_rgb - taken if background == "white" else total
     image = np.full((*x_um.shape, 4), 255, np.uint8)
-    image[..., :3] = np.floor(255 * np.clip(total, 0, 1) + 0.5)
+    image[..., :3] = np.floor(255 * np.clip(picture, 0, 1) + 0.5)
     return image
+
+
+def _light_for_dark(column: np.ndarray) -> np.ndarray:
+    """A colour of the same hue and saturation with the lightness inverted."""
+    hue, lightness, saturation = colorsys.rgb_to_hls(*column)
+    return np.array(colorsys.hls_to_rgb(hue, 1 - lightness, saturation))
 
 
 def rgb(color: str) -> np.ndarray:
