@@ -35,10 +35,12 @@ def data() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """No test, and no fixture of a wider scope than a test, reads or fills the user's cache."""
+    """No test, and no fixture of a wider scope than a test, reads or fills the user's cache, preferences or keys."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAWMOSAIC_CACHE", str(folder))
+        for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+            patch.setenv(name, str(tmp_path_factory.mktemp(name.lower())))
         yield folder
 
 

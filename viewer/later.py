@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 
 MOST_KEPT = 512
@@ -48,6 +48,15 @@ class Later:
         """Have the value made anew when it is asked for again."""
         with self._lock:
             self._futures.pop(key, None)
+
+    def forget_all(self) -> None:
+        """Drop every value and what waits; return when nothing is being made."""
+        with self._lock:
+            futures = [*self._futures.values()]
+            self._futures.clear()
+        for future in futures:
+            if not future.cancel():
+                wait([future])
 
     def close(self) -> None:
         """Drop what waits and join the thread; closing twice is harmless."""

@@ -9,6 +9,7 @@ from contextlib import suppress
 import glfw
 import numpy as np
 
+from rawmosaic.storage.errors import SlideError
 from rawmosaic.storage.slide import Slide
 from rawmosaic.viewer.gl.glfw_window import create_window
 
@@ -17,6 +18,17 @@ LOADING_S = 0.1
 IDLE_S = 0.5
 """A window with nothing to do looks again after this time: tiles that could not be read are tried again."""
 
+MOST_SHOWN_AT_FIRST, SHOWN_OF_MANY = 12, 4
+"""A slide of more channels than the first begins with so many of them shown."""
+
+PAN_PX = 40.0
+"""What a step of the wheel pans by, where it pans."""
+
+DOUBLE_CLICK_S = 0.35
+DOUBLE_CLICK_PX = 5.0
+
+_CTRL_KEYS = (glfw.KEY_LEFT_CONTROL, glfw.KEY_RIGHT_CONTROL, glfw.KEY_LEFT_SUPER, glfw.KEY_RIGHT_SUPER)
+_SHIFT_KEYS = (glfw.KEY_LEFT_SHIFT, glfw.KEY_RIGHT_SHIFT)
 _NAMED_KEYS = {
     glfw.KEY_LEFT: "left",
     glfw.KEY_RIGHT: "right",
@@ -58,36 +70,58 @@ class MosaicWindow:
         ui_scale: float | None = None,
         **budgets,
     ):
-        self.slide = slide
-        self._ui_scale = ui_scale
-        self._engine = self._panels = self._later = None
+        self._ui_scale, self._budgets = ui_scale, budgets
+        self._engine = self._panels = self._later = self._opening = self._dialog = None
+        self._owns_slide = False
         self._window = create_window(_title(slide), size, visible=visible)
         try:
             glfw.swap_interval(1)
-            from rawmosaic.viewer.controls import Controls
-            from rawmosaic.viewer.engine import Engine
             from rawmosaic.viewer.later import Later
-            from rawmosaic.viewer.statistics import Statistics
+            from rawmosaic.viewer.preferences import load_preferences
 
-            self._engine = Engine(slide, self._framebuffer_size(), on_arrival=glfw.post_empty_event, **budgets)
+            self._preferences = load_preferences()
             self._later = Later(glfw.post_empty_event)
-            self._controls = Controls(self._engine)
-            self._statistics = Statistics()
-            self._desk = self._new_desk()
             self._panels = _panels(self._window) if panels else None
-            self._fit_picture()
-            self._engine.fit()
+            self._show(slide)
         except BaseException:
             self.close()
             raise
-        self._dirty = True
-        self._warm = False
         self._dragging: str | None = None
         self._handled_key = False
-        self._cursor = (0.0, 0.0)
+        self._cursor = (-1.0, -1.0)
+        self._pressed_at = (-1e9, 0.0, 0.0)
         self._windowed: tuple[int, int, int, int] | None = None
-        self._wake_in: float | None = None
         self._connect()
+
+    def _show(self, slide: Slide, owned: bool = False) -> None:
+        """Look at a slide, in place of another. `owned`: the window closes it."""
+        from rawmosaic.viewer.controls import Controls
+        from rawmosaic.viewer.engine import Engine
+        from rawmosaic.viewer.statistics import Statistics
+
+        engine = Engine(slide, self._framebuffer_size(), on_arrival=glfw.post_empty_event, **self._budgets)
+        self._leave_slide()
+        self.slide, self._owns_slide, self._engine = slide, owned, engine
+        self._controls, self._statistics = Controls(engine), Statistics()
+        self._desk = self._new_desk()
+        self._warm, self._wake_in, self._dirty = False, None, True
+        if len(engine.channels) > MOST_SHOWN_AT_FIRST:  # sixty colours at once are white, and slow
+            for look in engine.channels[SHOWN_OF_MANY:]:
+                look.visible = False
+            self._desk.say(f"{SHOWN_OF_MANY} of {len(engine.channels)} channels are shown")
+        self._fit_picture()
+        engine.fit()
+
+    def _leave_slide(self) -> None:
+        if self._engine is None:
+            return
+        self._later.forget_all()
+        self._engine.close()
+        self._engine = None
+        if self._panels is not None:
+            self._panels.forget()
+        if self._owns_slide:
+            self.slide.close()
 
     @property
     def engine(self):
@@ -106,6 +140,8 @@ class MosaicWindow:
 
     def step(self) -> None:
         """Handle events, waiting for one if the picture is complete and nothing changed; draw if needed."""
+        self._take_in_opened()
+        self._take_in_dialog()
         report = self._engine.report
         if self._dirty or report.tiles_uploaded or (self._panels is not None and self._panels.layer.frames_due):
             glfw.poll_events()
@@ -134,9 +170,11 @@ class MosaicWindow:
         if self._window is None:
             return
         glfw.make_context_current(self._window)
-        for owned in (self._later, self._panels, self._engine):
-            if owned is not None:
-                owned.close()
+        if self._later is not None:
+            self._later.close()
+        self._leave_slide()
+        if self._panels is not None:
+            self._panels.close()
         glfw.destroy_window(self._window)
         self._window = None
 
@@ -221,7 +259,11 @@ class MosaicWindow:
     def _new_desk(self):
         from rawmosaic.viewer.ui.desk import Desk
 
-        desk = Desk(self._engine, self._controls, self._later, self._statistics)
+        desk = Desk(self._engine, self._controls, self._later, self._statistics, self._preferences)
+        shown = desk.shown
+        shown.side, shown.minimap, shown.scale_bar = (
+            getattr(self._preferences, name) for name in ("side_panel", "minimap", "scale_bar")
+        )
         desk.act = self._actions(desk)
         return desk
 
@@ -234,11 +276,61 @@ class MosaicWindow:
             "one to one": key("kp_5"),
             "side": self._toggle_side,
             "auto slide": lambda channels: desk.touch(self._controls.auto_contrast(channels)),
+            "open": self._ask_what_to_open,
+            "open location": self.open,
         }
+
+    def open(self, location: str) -> None:
+        """Show another slide or acquisition as soon as it is opened; the picture stays until then, and if it cannot be."""
+        from rawmosaic.storage import open_slide
+
+        self._desk.say(f"opening {location} …")
+        self._opening = (location, self._later.newest("open", lambda: open_slide(location)))
+        self._changed(True)
+
+    def _take_in_opened(self) -> None:
+        if self._opening is None or not self._opening[1].done():
+            return
+        (location, future), self._opening = self._opening, None
+        if future.cancelled():
+            return
+        try:
+            slide = future.result()
+        except (SlideError, OSError) as error:
+            self._desk.say(str(error), "error")
+            return
+        try:
+            self._show(slide, owned=True)
+        except SlideError as error:  # the one that was shown stays
+            slide.close()
+            self._desk.say(f"{location}: {error}", "error")
+
+    def _ask_what_to_open(self) -> None:
+        """The system's own dialog, which does not stop the window."""
+        from imgui_bundle import portable_file_dialogs
+
+        if self._dialog is None:
+            kinds = ["slides and acquisitions", "*.h5 *.tif *.tiff *.txt *.htd *.HTD *.csv", "all files", "*"]
+            self._dialog = portable_file_dialogs.open_file("Open a slide or acquisition", "", kinds)
+
+    def _take_in_dialog(self) -> None:
+        if self._dialog is not None and self._dialog.ready(0):
+            chosen, self._dialog = self._dialog.result(), None
+            if chosen:
+                self.open(chosen[0])
 
     def _toggle_side(self) -> None:
         self._desk.shown.side ^= True
+        self._keep_preferences()
         self._changed(True)
+
+    def _keep_preferences(self) -> None:
+        from rawmosaic.viewer.preferences import save_preferences
+
+        shown = self._desk.shown
+        kept = self._preferences
+        kept.side_panel, kept.minimap, kept.scale_bar = shown.side, shown.minimap, shown.scale_bar
+        save_preferences(kept)
 
     # events
 
@@ -253,6 +345,7 @@ class MosaicWindow:
         glfw.set_key_callback(window, self._on_key)
         glfw.set_char_callback(window, self._on_char)
         glfw.set_window_focus_callback(window, self._on_focus)
+        glfw.set_drop_callback(window, self._on_drop)
 
     def _changed(self, changed: bool) -> None:
         self._dirty = self._dirty or changed
@@ -272,12 +365,23 @@ class MosaicWindow:
             if self._panels is not None:
                 self._panels.layer.on_cursor_left()
 
-    def _on_scroll(self, _window, dx: float, dy: float) -> None:
+    def _on_drop(self, _window, paths: list[str]) -> None:
+        if paths:
+            self.open(paths[0])
+
+    def _on_scroll(self, window, dx: float, dy: float) -> None:
         if self._panels is not None:
             self._panels.layer.on_scroll(dx, dy)
         if not self._over_picture():
             return
-        self._changed(self._controls.wheel(dy, *self._in_picture(*self._cursor)))
+        sign = -1.0 if self._preferences.invert else 1.0
+        ctrl, shift = (_is_down(window, keys) for keys in (_CTRL_KEYS, _SHIFT_KEYS))
+        if not ctrl and (shift or self._preferences.scroll == "pan"):
+            if shift and not dx:
+                dx, dy = dy, 0.0
+            self._changed(self._controls.pan(sign * dx * PAN_PX, sign * dy * PAN_PX))
+        else:  # fingers that pinch come as a wheel with Ctrl
+            self._changed(self._controls.wheel(sign * dy, *self._in_picture(*self._cursor)))
 
     def _on_cursor(self, _window, x: float, y: float) -> None:
         ratio = self._cursor_ratio()
@@ -300,9 +404,31 @@ class MosaicWindow:
             return
         if not self._over_picture():
             return
+        if button == glfw.MOUSE_BUTTON_LEFT and self._is_double_click():
+            self._fill_with_field()
+            return
         space = glfw.get_key(window, glfw.KEY_SPACE) == glfw.PRESS
         contrast = button == glfw.MOUSE_BUTTON_RIGHT and not space
         self._dragging = "contrast" if contrast else "pan"
+
+    def _is_double_click(self) -> bool:
+        now, (before, x, y) = time.monotonic(), self._pressed_at
+        near = abs(x - self._cursor[0]) + abs(y - self._cursor[1]) < DOUBLE_CLICK_PX * self._pixels_per_unit()
+        double = now - before < DOUBLE_CLICK_S and near
+        self._pressed_at = (-1e9, 0.0, 0.0) if double else (now, *self._cursor)
+        return double
+
+    def _fill_with_field(self) -> None:
+        """The field under the cursor fills the picture."""
+        from rawmosaic.viewer.probe import spot_at
+
+        engine, view = self._engine, self._engine.view()
+        has, place = self.slide.acquired(view.z, view.t), engine.camera.to_mosaic(*self._in_picture(*self._cursor))
+        spots = (spot_at(engine.geometry, has, channel, *place) for channel in view.channels)
+        spot = next((spot for spot in spots if spot is not None), None)
+        if spot is not None:
+            engine.camera = engine.camera.fitted(engine.geometry.box_of(spot.field, view.channels[0]))
+            self._changed(True)
 
     def _on_key(self, window, key: int, _scancode: int, action: int, mods: int) -> None:
         pressed = action != glfw.RELEASE
@@ -359,6 +485,7 @@ class MosaicWindow:
             glfw.set_window_should_close(window, True)
         elif toggled is not None:
             setattr(shown, toggled, not getattr(shown, toggled))
+            self._keep_preferences()
             self._changed(True)
         elif character == "C":
             shown.side, shown.contrast = True, not (shown.side and shown.contrast)
@@ -400,6 +527,10 @@ class MosaicWindow:
         width, height = glfw.get_window_size(self._window)
         pixels = self._framebuffer_size()
         return pixels[0] / max(width, 1), pixels[1] / max(height, 1)
+
+
+def _is_down(window, keys: tuple[int, ...]) -> bool:
+    return any(glfw.get_key(window, key) == glfw.PRESS for key in keys)
 
 
 def _panels(window):

@@ -11,6 +11,7 @@ from rawmosaic.storage.slide import Slide
 from rawmosaic.viewer.controls import Controls
 from rawmosaic.viewer.engine import Engine
 from rawmosaic.viewer.later import Later
+from rawmosaic.viewer.preferences import Preferences
 from rawmosaic.viewer.statistics import Statistics
 
 MESSAGE_S = 8.0
@@ -50,6 +51,7 @@ class Desk:
     controls: Controls
     later: Later
     statistics: Statistics
+    preferences: Preferences
     act: dict[str, Callable[..., object]] = field(default_factory=dict)
     shown: Shown = field(default_factory=Shown)
     active_channel: int = 0

@@ -10,8 +10,8 @@ def shown_range(counts: np.ndarray, limits: tuple[float, float], bits: int = 16)
     present = np.flatnonzero(counts)
     first, last = (float(present[0]), float(present[-1])) if len(present) else (0.0, float(2**bits - 1))
     cumulative = np.cumsum(counts, dtype=np.float64)
-    if cumulative[-1] > 0:  # a few hot pixels shall not squeeze everything else into a corner
-        last = min(last, 1.5 * float(np.searchsorted(cumulative, 0.99999 * cumulative[-1])) + 16)
+    if cumulative[-1] > 0:  # a few bright pixels shall not squeeze everything else into a corner
+        last = min(last, 2.0 * float(np.searchsorted(cumulative, 0.999 * cumulative[-1])) + 16)
     low, high = min(limits), max(limits)
     margin = 0.1 * max(high - low, 1.0)
     first, last = min(first, low - margin), max(last, high + margin)

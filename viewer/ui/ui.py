@@ -41,6 +41,12 @@ class Panels:
         area = self.picture_area(desk, size_px, scale)
         self.layer.draw(size_px, scale, lambda: self._build(desk, area, size_px, scale))
 
+    def forget(self) -> None:
+        """Another slide is shown from now on."""
+        self.minimap.close()
+        self.contrast = ContrastPanel()
+        self.stack = view_panel.StackPanel()
+
     def close(self) -> None:
         """Delete the GL objects; closing twice is harmless."""
         self.minimap.close()
@@ -78,4 +84,6 @@ class Panels:
             self.stack.draw(desk)
         if section("View"):
             view_panel.draw(desk)
+        if section("Mouse", opened=False):
+            view_panel.draw_preferences(desk)
         imgui.dummy((0, theme.units(4)))

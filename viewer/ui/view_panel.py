@@ -8,6 +8,7 @@ from imgui_bundle import imgui
 
 from rawmosaic.viewer.engine import INTERPOLATIONS
 from rawmosaic.viewer.plan import OVERLAP_MODES
+from rawmosaic.viewer.preferences import SCROLLS, save_preferences
 from rawmosaic.viewer.ui import theme
 from rawmosaic.viewer.ui.desk import Desk
 from rawmosaic.viewer.ui.widgets import button, choice, told
@@ -76,3 +77,13 @@ def draw(desk: Desk) -> None:
     imgui.same_line(0, theme.units(16))
     _, desk.shown.minimap = imgui.checkbox("minimap", desk.shown.minimap)
     told("m")
+
+
+def draw_preferences(desk: Desk) -> None:
+    """What the user prefers in every window."""
+    kept = desk.preferences
+    chosen = choice("wheel", kept.scroll, SCROLLS, "what the wheel or two fingers do; Ctrl always zooms, Shift pans sideways")
+    changed, kept.invert = imgui.checkbox("the other way round", kept.invert)
+    if changed or chosen != kept.scroll:
+        kept.scroll = chosen
+        save_preferences(kept)
