@@ -24,6 +24,7 @@ COMMANDS = {
     "verify": "Prove that a virtual slide is as it was written.",
     "serve": "Serve slides to viewers on other machines.",
     "keys": "Say who may look at what is served.",
+    "doctor": "Say whether this machine will do, and what to do where it will not.",
     "broker": "Put one address in front of many servers of slides.",
     "demo": "Make a sample acquisition, import it and look at it.",
 }

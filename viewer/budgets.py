@@ -17,7 +17,7 @@ def ram_bytes(asked: str | int | None = None) -> int:
     """The tile cache's budget: as asked, else RAWMOSAIC_RAM, else an eighth of the machine's memory (256 MB to 4 GB)."""
     if asked is not None or RAM_VARIABLE in os.environ:
         return parse_bytes(asked if asked is not None else os.environ[RAM_VARIABLE])
-    return min(max(_physical_memory() // 8, 256 << 20), 4 << 30)
+    return min(max(physical_memory() // 8, 256 << 20), 4 << 30)
 
 
 def vram_bytes(asked: str | int | None, software: bool) -> int:
@@ -27,7 +27,7 @@ def vram_bytes(asked: str | int | None, software: bool) -> int:
     return SOFTWARE_VRAM_BYTES if software else CARD_VRAM_BYTES
 
 
-def _physical_memory() -> int:
+def physical_memory() -> int:
     """Bytes of main memory; 4 GB where the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -32,6 +32,11 @@ class HeadlessContext:
         self._impl = _EglContext() if USES_EGL else _HiddenWindowContext()
         self.make_current()
 
+    @property
+    def through(self) -> str:
+        """How the context was made, in words."""
+        return self._impl.through
+
     def make_current(self) -> None:
         """Make this context the calling thread's."""
         self._impl.make_current()
@@ -56,6 +61,7 @@ class _EglContext:
                     raise GraphicsError("EGL could not be initialised")
                 self._context = _egl_context(egl, display)
                 self._display = display
+                self.through = f"EGL {major.value}.{minor.value}, {name}"
                 return
             except Exception as error:  # EGLError, GraphicsError: the next platform may do
                 reasons.append(f"{name}: {_short(error)}")
@@ -77,6 +83,8 @@ class _EglContext:
 
 class _HiddenWindowContext:
     """macOS and Windows have no EGL of their own: a window that is never shown serves as well."""
+
+    through = "a hidden window"
 
     def __init__(self):
         from rawmosaic.viewer.gl.glfw_window import create_window

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import sys
-
 import glfw
 
 from rawmosaic.storage.errors import GraphicsError
-from rawmosaic.viewer.gl.context import INSTALL_HINT, USES_EGL
+from rawmosaic.viewer.desktop import current_desktop, no_window_text
+from rawmosaic.viewer.gl.context import USES_EGL
 
 
 def create_window(title: str, size: tuple[int, int], *, visible: bool = True):
@@ -17,7 +15,7 @@ def create_window(title: str, size: tuple[int, int], *, visible: bool = True):
     messages: list[str] = []
     glfw.set_error_callback(lambda _, description: messages.append(_text(description)))
     if not glfw.init():
-        raise GraphicsError(f"no window can be opened ({'; '.join(messages) or 'glfw did not start'}); is there a display?")
+        raise GraphicsError(no_window_text("; ".join(messages) or "glfw did not start"))
     glfw.window_hint(glfw.CONTEXT_VERSION_MAJOR, 3)
     glfw.window_hint(glfw.CONTEXT_VERSION_MINOR, 3)
     glfw.window_hint(glfw.OPENGL_PROFILE, glfw.OPENGL_CORE_PROFILE)
@@ -29,16 +27,14 @@ def create_window(title: str, size: tuple[int, int], *, visible: bool = True):
     window = glfw.create_window(*size, title, None, None)
     if not window:
         glfw.terminate()
-        raise GraphicsError(f"no OpenGL 3.3 window ({'; '.join(messages) or 'unknown reason'}); {INSTALL_HINT}")
+        raise GraphicsError(no_window_text("; ".join(messages)))
     glfw.make_context_current(window)
     return window
 
 
 def _check_display() -> None:
-    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise GraphicsError(
-            "there is no display (neither DISPLAY nor WAYLAND_DISPLAY is set); use `rawmosaic render` for a picture without one"
-        )
+    if current_desktop().kind == "none":
+        raise GraphicsError(no_window_text())
 
 
 def _text(description: bytes | str) -> str:
