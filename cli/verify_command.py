@@ -22,6 +22,8 @@ def command(slide: str) -> int:
 
     Exit code 0: intact. 1: damaged, one line for each damaged plane. 2: not a slide, or unreadable as a whole.
     """
+    if "://" in slide:
+        raise click.UsageError(f"{slide} is on a server: verify the file where it lies")
     from rawmosaic.cli.progress import progress_bar
     from rawmosaic.storage.hdf5.verify import verify_slide
 

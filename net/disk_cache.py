@@ -40,6 +40,7 @@ PAGE_NBYTES = 16384
 QUEUE_NBYTES = 64 << 20
 """What may wait to be written; more is dropped."""
 
+LOG_LIMIT = f"journal_size_limit = {64 << 20}"
 LARGEST_TILE_NBYTES = 256 << 20
 BATCH = 64
 EVICTED_AT_ONCE = 8
@@ -362,7 +363,7 @@ def _opened(path: Path, patience_s: float) -> sqlite3.Connection:
     try:
         database.text_factory = bytes  # a text with flipped bits must not stop a read
         database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_TILE_NBYTES)
-        for setting in ("synchronous = NORMAL", "secure_delete = OFF", "cell_size_check = ON", "cache_size = -4096"):
+        for setting in ("synchronous = NORMAL", "secure_delete = OFF", "cell_size_check = ON", "cache_size = -4096", LOG_LIMIT):
             database.execute(f"PRAGMA {setting}")
     except BaseException:
         database.close()
@@ -376,7 +377,6 @@ def _prepared(database: sqlite3.Connection) -> str:
         database.execute(f"PRAGMA page_size = {PAGE_NBYTES}")
         database.execute("PRAGMA auto_vacuum = INCREMENTAL")
         database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA journal_size_limit = 67108864")
         database.execute("BEGIN IMMEDIATE")
         if database.execute("PRAGMA user_version").fetchone()[0] != SCHEMA:  # else another process was faster
             for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():

@@ -15,7 +15,7 @@ import pytest
 from contract import tile_keys
 from serving import ServerProcess
 
-from rawmosaic.net import connection
+from rawmosaic.net import wire
 from rawmosaic.net.disk_cache import NAME, PAGE_NBYTES, DiskCache
 from rawmosaic.net.remote_slide import RemoteSlide
 from rawmosaic.net.testing import Proxy
@@ -155,8 +155,8 @@ def test_connections_cut_again_and_again(server: ServerProcess, right: list[np.n
 
 
 def test_a_network_that_stalls(server: ServerProcess, right: list[np.ndarray], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(connection, "HEARTBEAT_MS", 100)
-    monkeypatch.setattr(connection, "HEARTBEAT_TIMEOUT_MS", 300)
+    monkeypatch.setattr(wire, "HEARTBEAT_MS", 100)
+    monkeypatch.setattr(wire, "HEARTBEAT_TIMEOUT_MS", 300)
 
     def meanwhile(step: int) -> None:
         if step == 2:
