@@ -164,7 +164,9 @@ def _bound(host: str, port: int) -> socket.socket:
     """A listening socket; UnreachableError, with what the system says."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address, family=family, backlog=256)
+        bound = socket.create_server(address, family=family, backlog=256)
+        # asyncio sends at once, not when the last packet was acknowledged, only over sockets that name their protocol
+        return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=bound.detach())
     except OSError as error:
         raise UnreachableError(
             f"nothing can be served there ({error.strerror or error}); choose another port or end the program that has it",

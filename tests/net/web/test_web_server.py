@@ -477,6 +477,10 @@ def test_closing_does_not_wait_for_who_still_asks(serve: Callable, slide: Synthe
         socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_S).close()
 
 
+def test_answers_do_not_wait_for_acknowledgements(server: WebServer):
+    assert server._socket.proto == socket.IPPROTO_TCP  # else asyncio leaves TCP_NODELAY off, and a small tile takes 40 ms more
+
+
 def test_a_port_that_is_taken_is_told(server: WebServer, slide: SyntheticSlide):
     other = FakeRenderer()
     with pytest.raises(UnreachableError, match="choose another port"):
