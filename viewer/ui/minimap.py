@@ -91,7 +91,7 @@ class Minimap:
 
     def _fingerprint(self, desk: Desk, size: tuple[int, int]) -> tuple:
         engine = desk.engine
-        looks = tuple((look.limits, look.color, look.gamma, look.visible) for look in engine.channels)
+        looks = tuple((look.limits, look.rgb(), look.gamma, look.visible) for look in engine.channels)
         return (
             size,
             looks,
@@ -99,6 +99,11 @@ class Minimap:
             engine.z,
             engine.t,
             engine.overlap,
+            engine.mode,
+            engine.background,
+            engine.color_map,
+            engine.projection,
+            None if engine.unmixing is None else engine.unmixing.tobytes(),
             engine.overview_tiles_resident,
             desk.slide.n_fields,
         )

@@ -102,13 +102,14 @@ def scale_bar(desk: Desk, area: Rect) -> None:
     bar = fitting_bar(desk.engine.camera.px_per_um, width)
     left, bottom, thick = x + theme.units(18), y + height - theme.units(18), theme.units(4)
     drawn = imgui.get_background_draw_list()
-    for grow, color in ((theme.units(1.5), packed((0, 0, 0), 0.75)), (0.0, packed((1, 1, 1), 1.0))):
+    ink, halo = ((0, 0, 0), (1, 1, 1)) if desk.engine.background == "white" else ((1, 1, 1), (0, 0, 0))
+    for grow, color in ((theme.units(1.5), packed(halo, 0.75)), (0.0, packed(ink, 1.0))):
         drawn.add_rect_filled((left - grow, bottom - thick - grow), (left + bar.length_px + grow, bottom + grow), color)
     text_width = imgui.calc_text_size(bar.text).x
     at = (left + 0.5 * (bar.length_px - text_width), bottom - thick - theme.units(5) - imgui.get_text_line_height())
     for dx, dy in ((-1, 0), (1, 0), (0, -1), (0, 1)):
-        drawn.add_text((at[0] + dx * theme.units(1), at[1] + dy * theme.units(1)), packed((0, 0, 0), 0.9), bar.text)
-    drawn.add_text(at, packed((1, 1, 1), 1.0), bar.text)
+        drawn.add_text((at[0] + dx * theme.units(1), at[1] + dy * theme.units(1)), packed(halo, 0.9), bar.text)
+    drawn.add_text(at, packed(ink, 1.0), bar.text)
 
 
 def statistics(desk: Desk, area: Rect) -> None:

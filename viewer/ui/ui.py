@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imgui_bundle import imgui
 
-from rawmosaic.viewer.ui import channels_panel, overlays, theme, toolbar, view_panel
+from rawmosaic.viewer.ui import channels_panel, mixer_panel, overlays, theme, toolbar, view_panel
 from rawmosaic.viewer.ui.contrast_panel import ContrastPanel
 from rawmosaic.viewer.ui.desk import Desk
 from rawmosaic.viewer.ui.layer import Layer
@@ -84,6 +84,8 @@ class Panels:
             self.stack.draw(desk)
         if section("View"):
             view_panel.draw(desk)
+        if section("Mixer", opened=False):
+            mixer_panel.draw(desk)
         if section("Mouse", opened=False):
             view_panel.draw_preferences(desk)
         imgui.dummy((0, theme.units(4)))

@@ -6,7 +6,9 @@ import time
 
 from imgui_bundle import imgui
 
+from rawmosaic.viewer.blending import BACKGROUNDS, MODES
 from rawmosaic.viewer.engine import INTERPOLATIONS
+from rawmosaic.viewer.palettes import COLOR_MAPS
 from rawmosaic.viewer.plan import OVERLAP_MODES
 from rawmosaic.viewer.preferences import SCROLLS, save_preferences
 from rawmosaic.viewer.ui import theme
@@ -39,6 +41,12 @@ class StackPanel:
             if changed:
                 setattr(desk.engine, axis, min(max(value - 1, 0), size - 1))
                 desk.touch()
+        if desk.slide.size_z > 1:
+            changed, projects = imgui.checkbox("maximum through z", desk.engine.projection == "max")
+            told("each pixel shows its brightest plane of the stack")
+            if changed:
+                desk.engine.projection = "max" if projects else "none"
+                desk.touch()
 
     def step(self, desk: Desk) -> float | None:
         """Go on playing; seconds until the next frame is due, None when nothing plays. It waits for tiles that are late."""
@@ -53,10 +61,15 @@ class StackPanel:
         return max(self._next_at - now, 0.0)
 
 
+NO_MAP = "its own colour"
+
+
 def draw(desk: Desk) -> None:
-    """Rules of the composition."""
+    """Rules of the composition, and what the whole picture looks like."""
     engine = desk.engine
     for name, label, choices, hint in (
+        ("mode", "colours", MODES, "grey: every shown channel counts as white"),
+        ("background", "ground", BACKGROUNDS, "white: as in bright field, each channel takes its colour's opposite away"),
         ("overlap", "overlap", OVERLAP_MODES, "which field is seen where fields overlap (o)"),
         ("position_set", "positions", desk.slide.position_sets, "where the fields lie (p)"),
         ("interpolation", "pixels", INTERPOLATIONS, "auto: pixels stay pixels when magnified, smooth when reduced (i)"),
@@ -67,6 +80,12 @@ def draw(desk: Desk) -> None:
         chosen = choice(label, value, choices, hint)
         if chosen != value:
             setattr(engine, name, chosen)
+            desk.touch()
+    if sum(look.visible for look in engine.channels) == 1:
+        value = engine.color_map or NO_MAP
+        chosen = choice("map", value, (NO_MAP, *COLOR_MAPS), "colour map of the one shown channel")
+        if chosen != value:
+            engine.color_map = None if chosen == NO_MAP else chosen
             desk.touch()
     changed, engine.show_outlines = imgui.checkbox("field outlines", engine.show_outlines)
     told("g")
