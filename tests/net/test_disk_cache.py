@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from rawmosaic.net import disk_cache as module
 from rawmosaic.net.disk_cache import NAME, PAGE_NBYTES, DiskCache, cache_folder, default_budget_nbytes
@@ -287,6 +289,24 @@ def test_flipped_bytes_on_any_page_give_no_wrong_tile(folder: Path):
             put_all(cache, "a")
             assert cache.enabled
             assert found(cache, "a") == len(KEYS), f"page {page}"
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=200))
+def test_flipped_bytes_anywhere_give_no_wrong_tile(tmp_path_factory: pytest.TempPathFactory, flips: list[tuple[float, int]]):
+    folder = tmp_path_factory.mktemp("flipped") / "cache"
+    spoiled = bytearray(filled(folder))
+    for place, flip in flips:
+        spoiled[int(place * len(spoiled))] ^= flip
+    (folder / NAME).write_bytes(spoiled)
+    with DiskCache(folder, BUDGET) as cache:
+        found(cache, "a"), found(cache, "b", KEYS[:7])  # what is found is right
+        for _ in range(3):
+            put_all(cache, "a")
+            found(cache, "a")
+        assert cache.enabled
+        assert found(cache, "a") == len(KEYS)
+    shutil.rmtree(folder.parent)
 
 
 @pytest.mark.parametrize("what", ["zeros", "noise", "half", "text", "nothing"])
