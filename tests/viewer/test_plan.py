@@ -146,7 +146,7 @@ def test_every_tile_has_a_number_of_its_own():
     for level in range(len(slide.levels)):
         for index in range(slide.tiling.tile_count(level, slide.n_fields)):
             for channel in range(3):
-                for z in range(2):
+                for z in range(3):  # two planes and their projection
                     for t in range(3):
                         key = TileKey(level, index, channel, z, t)
                         number = planner.number(key)
