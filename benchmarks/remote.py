@@ -14,6 +14,7 @@ import zmq
 from benchmarks.data import paper_slide
 from benchmarks.harness import Figure, Result, say, spawned
 from benchmarks.views import Bench
+from rawmosaic.net.broker import Broker
 from rawmosaic.net.connection import Connection
 from rawmosaic.net.dealer import TileDealer
 from rawmosaic.net.disk_cache import DiskCache
@@ -190,17 +191,25 @@ def _received(socket: zmq.Socket) -> list:
 
 
 def jumps(path: str) -> list[Figure]:
-    """A jump at 1:1, from this disk and from a server on this machine, in turns."""
-    local, remote = [], []
-    with spawned(serve, path) as (address, _):
+    """A jump at 1:1, from this disk, from a server on this machine, and through a broker, in turns."""
+    local, remote, brokered = [], [], []
+    with (
+        spawned(serve, path) as (address, _),
+        spawned(serve_broker) as ((front, back), broker),
+        spawned(serve, path, back),
+    ):
         for turn in range(ROUNDS):
             local += jumps_s(path, turn)
-            with_server = RemoteSlide(f"{address}/{NAME}", disk_cache=None)
-            remote += jumps_s(with_server, turn)
-    return [
-        Figure("jump, median", _median_ms(remote), floor=_median_ms(local), target=1.3, note="floor: the same from this disk"),
+            remote += jumps_s(RemoteSlide(f"{address}/{NAME}", disk_cache=None), turn)
+            brokered += jumps_s(RemoteSlide(f"{front}/{NAME}", disk_cache=None), turn)
+        memory = memory_mb(broker)
+    floor = _median_ms(local)
+    figures = [
+        Figure("jump, median", _median_ms(remote), floor=floor, target=1.3, note="floor: the same from this disk"),
         Figure("jump, p95", 1e3 * float(np.percentile(remote, 95)), floor=1e3 * float(np.percentile(local, 95))),
+        Figure("jump through a broker, median", _median_ms(brokered), floor=floor),
     ]
+    return figures if memory is None else [*figures, Figure("most memory of the broker", memory, "MB")]
 
 
 def jumps_s(slide, seed: int, jumps: int = JUMPS, visits: int = 1) -> list[float]:
@@ -298,15 +307,18 @@ def memory_mb(process: int) -> float | None:
 def far_servers(path: str) -> list[Figure]:
     """A jump with the server behind a line that takes its time, and how many times back and forth that is."""
     local = _median_ms(jumps_s(path, 1, JUMPS // 2))
-    times = {}
+    times: dict[int, list[float]] = {}
     with spawned(serve, path) as (address, _):
         for delay in (0, *DELAYS_MS):
             with spawned(delay_line, address, 0.5e-3 * delay) as (line, _):
-                times[delay] = _median_ms(jumps_s(RemoteSlide(f"{line}/{NAME}", disk_cache=None), 1, JUMPS // 2))
-    figures = [Figure("through a line that adds 0 ms: jump, median", times[0], floor=local, note="floor: from this disk")]
-    for delay in DELAYS_MS:
-        name = f"through a line that adds {delay} ms back and forth: jump, median"
-        figures.append(Figure(name, times[delay], floor=local, note=f"{(times[delay] - times[0]) / delay:.1f} round trips"))
+                times[delay] = jumps_s(RemoteSlide(f"{line}/{NAME}", disk_cache=None), 1, JUMPS // 2)
+    figures = []
+    for delay, seconds in times.items():
+        trips = 1e3 * (min(seconds) - min(times[0])) / delay if delay else 0.0
+        note = f"{trips:.1f} times back and forth" if delay else "floor: from this disk"
+        figures.append(
+            Figure(f"jump through a line that takes {delay} ms more, median", _median_ms(seconds), floor=local, note=note)
+        )
     return figures
 
 
@@ -332,9 +344,16 @@ def disk_cache(path: str) -> list[Figure]:
 # servers
 
 
-def serve(end, path: str) -> None:
-    """A dealer of one slide."""
-    with open_slide(path) as slide, TileDealer({NAME: slide}, ANY) as dealer:
+def serve_broker(end) -> None:
+    """A broker."""
+    with Broker(ANY, ANY) as broker:
+        end.send((broker.front_address, broker.back_address))
+        end.recv()
+
+
+def serve(end, path: str, broker: str | None = None) -> None:
+    """A dealer of one slide, for clients and perhaps for a broker."""
+    with open_slide(path) as slide, TileDealer({NAME: slide}, ANY, brokers=[broker] if broker else []) as dealer:
         end.send(dealer.address)
         end.recv()
 

@@ -166,7 +166,7 @@ def slides_page(entries: Iterable[Mapping], after: str = "") -> dict:
 
 
 def _json_nbytes(value: object) -> int:
-    return len(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())
+    return len(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(errors="replace"))
 
 
 # errors
@@ -281,7 +281,8 @@ def _compressed(array: np.ndarray) -> bytes:
 
 
 def _header_bytes(header: Mapping) -> bytes:
-    data = json.dumps(header, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    # half a character, as in names of files of another encoding, has no UTF-8
+    data = json.dumps(header, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode(errors="replace")
     if len(data) > MAX_HEADER_NBYTES:
         raise ProtocolError(f"a header of {len(data)} bytes is longer than the {MAX_HEADER_NBYTES} that one may have")
     return data

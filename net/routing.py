@@ -9,6 +9,7 @@ that tells it what came is the one that answers: another may not have seen it ye
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -335,8 +336,8 @@ class Routing:
         if message.op != "ready":
             raise ProtocolError(f"a dealer says `ready` or `bye`, not {message.op[:60]!r}")
         names, load = message.body.get("slides"), message.body.get("load", 0)
-        if not isinstance(names, list) or not all(isinstance(name, str) and 0 < len(name) <= LONGEST_NAME for name in names):
-            raise ProtocolError(f"`slides` of a dealer are names of 1 to {LONGEST_NAME} characters")
+        if not isinstance(names, list) or not all(_is_name(name) for name in names):
+            raise ProtocolError(f"`slides` of a dealer are names of 1 to {LONGEST_NAME} printable characters")
         if not isinstance(load, int) or load < 0:
             raise ProtocolError("`load` of a dealer is a number of requests")
         dealer = self._dealers.get(address)
@@ -472,7 +473,7 @@ class Routing:
         del listing.awaited[reply.id]
         names = self._dealers[address].names if address in self._dealers else frozenset()
         page = reply.body.get("slides")
-        entries = [entry for entry in page if _names_one_of(entry, names)] if isinstance(page, list) else []
+        entries = [entry for entry in page if _is_entry(entry, names)] if isinstance(page, list) else []
         listing.entries.update((entry["name"], entry) for entry in entries)
         if reply.body.get("rest") is True and entries and entries[-1]["name"] > after:  # a page that leads on
             return [self._question(address, entries[-1]["name"])]
@@ -493,8 +494,19 @@ class Routing:
         return actions
 
 
-def _names_one_of(entry: object, names: frozenset[str]) -> bool:
-    return isinstance(entry, Mapping) and isinstance(entry.get("name"), str) and entry["name"] in names
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and name.isprintable()
+
+
+def _is_entry(entry: object, names: frozenset[str]) -> bool:
+    """Whether an entry of a list of slides is about one of these names, and can be passed on."""
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str) or entry["name"] not in names:
+        return False
+    try:
+        json.dumps(entry, allow_nan=False)
+    except ValueError:  # JSON has numbers too large for a float
+        return False
+    return True
 
 
 def _affinity(home: object, slide: str, dealer: _Dealer) -> int:

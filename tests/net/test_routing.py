@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
@@ -336,6 +337,16 @@ def test_a_dealer_that_leads_in_circles_is_not_followed():
     assert listed(answer(broker, "one", number, client=OWN, slides=[{"name": "a"}], rest=True)) == ["a"]
 
 
+def test_an_entry_that_cannot_be_passed_on_does_not_spoil_the_list():
+    broker = routing(one=["a", "b", "c"])
+    (question,) = ask(broker, 5, "", "slides")
+    header = (
+        b'{"v":1,"id":%d,"status":"ok","slides":[{"name":"a","pixel_size_um":1e999},{"name":"b","title":"\\ud800"},{"name":"c"}]}'
+    )
+    actions = broker.from_dealer(b"one", [OWN, header % json.loads(question.frames[0])["id"]], NOW)
+    assert listed(actions) == ["b", "c"]
+
+
 def test_a_silent_dealer_does_not_hold_up_the_list():
     broker = routing(one=["a"], two=["b"])
     questions = ask(broker, 5, "", "slides")
@@ -398,6 +409,7 @@ def test_large_requests_are_refused():
         Request(0, "ready", body={"slides": [1]}),
         Request(0, "ready", body={"slides": [""]}),
         Request(0, "ready", body={"slides": ["x" * 2000]}),
+        Request(0, "ready", body={"slides": ["two\nlines"]}),
         Request(0, "ready", body={"slides": ["s"], "load": -1}),
         Request(0, "ready", body={"slides": ["s"], "load": "much"}),
     ],
@@ -437,8 +449,6 @@ def test_what_nobody_answers_is_forgotten_in_the_end():
 
 def test_nothing_is_left_of_a_long_day():
     """Random clients, dealers that come and go: every request has one last answer, and no table keeps anything."""
-    import random
-
     draw = random.Random(1)
     broker, now, asked, answered = Routing(0.0), 10.0, set(), Counter()
     alive: dict[str, list] = {}
@@ -484,6 +494,68 @@ def test_nothing_is_left_of_a_long_day():
     tables = broker._requests, broker._by_client, broker._waiting, broker._dealers, broker._serving, broker._followed
     assert tables == ({},) * 6
     assert broker._nbytes == 0
+
+
+def test_a_hundred_thousand_mutated_messages_change_nothing_for_others():
+    """Bytes flipped, cut, doubled and mixed up, as clients and dealers: nothing but ProtocolError, and bounded memory."""
+    draw = random.Random(2)
+    broker = routing(good=["s"])
+    from_clients = [
+        request_frames(Request(1, "tiles", "s", buffers=[bytes(160)])),
+        request_frames(Request(2, "slides", body={"after": "a"})),
+        request_frames(Request(3, "cancel", body={"ids": [1, 2, 3]})),
+        request_frames(Request(4, "watch", "s")),
+        request_frames(Request(5, "hint", "s", body={"view": {"x_um": 1.0}})),
+    ]
+    from_dealers = [
+        [b"", *request_frames(Request(0, "ready", body={"slides": ["s", "t"], "load": 3}))],
+        [b"", *request_frames(Request(0, "bye"))],
+        [b"c", *reply_frames(Reply(1, "ok", {"errors": {}}, [bytes(100)]))],
+        [b"\0", *reply_frames(Reply(1, "ok", {"slides": [{"name": "s"}], "rest": True}))],
+    ]
+    for number in range(100_000):
+        now = NOW + 1e-4 * number
+        who = bytes([draw.randrange(1, 30)])
+        with suppress(ProtocolError):
+            if draw.random() < 0.6:
+                broker.from_client(who, mutated(draw.choice(from_clients), draw), now)
+            else:
+                broker.from_dealer(b"bad" + who, mutated(draw.choice(from_dealers), draw), now)
+        if number % 1000 == 0:
+            ready(broker, "good", ["s"], now=now)
+            broker.tick(now)
+            assert broker.n_unanswered <= 30 * MAX_REQUESTS
+            assert len(broker.dealers) <= 31
+    for dealer in list(broker.dealers):
+        if dealer != b"good":
+            broker.dealer_gone(dealer, now)
+    assert said(ask(broker, 7, client=b"well-formed", now=now)) == [("good", b"well-formed", "tiles", 7)]
+
+
+def mutated(frames: list, draw: random.Random) -> list[bytes]:
+    """The frames with something wrong with them, most of the time."""
+    frames = [bytes(frame) for frame in frames]
+    for _ in range(draw.randrange(3)):
+        at = draw.randrange(len(frames))
+        data = bytearray(frames[at])
+        match draw.randrange(6):
+            case 0 if data:
+                data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+            case 1:
+                del data[draw.randrange(len(data) + 1) :]
+            case 2:
+                data *= 2
+            case 3 if data:
+                place = draw.randrange(len(data))
+                data[place:place] = draw.choice([b"null", b"1e999", b"[", b'"', b"-1", b"9" * 30, b"{}", b"\xff"])
+            case 4:
+                frames.insert(at, draw.randbytes(draw.randrange(20)))
+                continue
+            case 5 if len(frames) > 1:
+                del frames[at]
+                continue
+        frames[at] = bytes(data)
+    return frames
 
 
 def _holders(broker: Routing) -> dict[tuple[bytes, int], str]:
