@@ -56,8 +56,8 @@ CACHE_BYTES = 256 << 20
 CLIENT_QUEUE, BROKER_QUEUE = 8, 64
 """Replies that ZeroMQ holds for one client, and for a broker; more wait here, where nothing is read for them."""
 
-MOST_UNSENT = 2 * MAX_REQUESTS
-"""Replies that wait for one connection. What it asks for beyond is not heard."""
+MOST_UNSENT = 8 * MAX_REQUESTS
+"""Replies that wait for one connection, nearly all of them small. What it asks for beyond is not answered."""
 
 MOST_DONE = 16
 """Replies that wait to be sent: while there are more, the threads that read pause for a moment."""
@@ -346,14 +346,14 @@ class TileDealer:
         if connection is None:
             connection = self._connections[link, address] = _Connection(link, address, 0.0)
         connection.heard_at = time.monotonic()
-        if len(connection.unsent) >= MOST_UNSENT:
-            return
         self._requests += 1
         try:
             request = request_from(frames)
+            if len(connection.unsent) >= MOST_UNSENT and request.op != "cancel":
+                return
         except ProtocolError as error:
             number = getattr(error, "id", None)
-            if number is not None:
+            if number is not None and len(connection.unsent) < MOST_UNSENT:
                 self._reply(connection, number, ERROR, error_body(error))
             return
         try:
@@ -372,6 +372,8 @@ class TileDealer:
             self._reply(connection, request.id)
         elif op == "slides":
             after = request.body.get("after", "")
+            if connection.unsent:  # a page is long, and nothing counts how many wait
+                raise BusyError("the connection takes less than what is asked for; ask again later")
             if not isinstance(after, str):
                 raise ProtocolError("`after` is the name of a slide")
             self._reply(connection, request.id, OK, slides_page((slide.entry() for slide in self._slides.values()), after))
