@@ -20,6 +20,7 @@ export class Mosaic {
     this.current = this.pending = this.next = null;
     const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
     forgoInlineStyle();
+    forgoNoise();
     this.osd = OSD({
       element,
       drawer: "canvas", // the same pixels in every browser
@@ -234,6 +235,14 @@ function forgoInlineStyle() {
   const style = document.createElementNS("urn:none", "style"); // found by its name, and styles nothing
   style.setAttribute("data-openseadragon-mobile-css", "true");
   document.head.append(style);
+}
+
+/** OpenSeadragon reports each tile that was given up; the page itself tells people what failed, and giving up is no failure. */
+function forgoNoise() {
+  const { console } = OSD;
+  const silent = /^(Tile %s failed to load|Ignoring tile)/;
+  const told = (tell) => (text, ...more) => { if (!silent.test(text)) tell.call(console, text, ...more); };
+  OSD.console = Object.assign(Object.create(console), { error: told(console.error), warn: told(console.warn) });
 }
 
 /** What an answer that is no success says. */

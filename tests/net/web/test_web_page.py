@@ -120,12 +120,13 @@ class Page:
         self.page.wait_for_selector("body[data-settled=true]")
         self.js(
             """new Promise((resolve) => {
-              let calm = 0, before = "";
+              let since = performance.now(), frames = 0, before = "";
               const look = () => {
                 const now = document.body.dataset.settled + document.getElementById("zoom-text").textContent + location.hash;
-                calm = now === before && now.startsWith("true") ? calm + 1 : 0;
+                if (now !== before || !now.startsWith("true")) [since, frames] = [performance.now(), 0];
                 before = now;
-                calm > 17 ? resolve() : requestAnimationFrame(look);
+                frames += 1;
+                frames > 10 && performance.now() - since > 450 ? resolve() : requestAnimationFrame(look);
               };
               look();
             })"""
@@ -243,6 +244,7 @@ def test_the_wheel_zooms_where_the_pointer_is(open_page: Callable[..., Page]):
     page.page.mouse.move(*at)
     place = page.page.inner_text("#place")
     page.page.mouse.wheel(0, -300)
+    page.page.wait_for_selector("#zoom-text:not(:text-is('1:1'))")
     page.settle()
     page.page.mouse.move(at[0] + 1, at[1])
     page.page.mouse.move(*at)
