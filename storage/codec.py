@@ -43,6 +43,11 @@ def decode_into(data: bytes | memoryview, out: np.ndarray) -> None:
         raise DamagedSlideError(f"a chunk decoded to {written} of {out.nbytes} bytes")
 
 
+def is_encoded(data: bytes | memoryview, nbytes: int) -> bool:
+    """Whether the data begin as a Blosc buffer of their own length does that holds so many bytes."""
+    return len(data) >= _HEADER_NBYTES and _SIZES.unpack_from(data) == (nbytes, len(data))
+
+
 def decoded(data: bytes | memoryview, shape: tuple[int, int]) -> np.ndarray:
     """A new uint16 array of that shape from a Blosc buffer that must fill it exactly; else DamagedSlideError."""
     out = np.empty(shape, np.uint16)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 GROUP = "rawmosaic.sources"
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
+PART_SUFFIX = ".part"
+"""What the name of a virtual slide ends with while it is written."""
+
 
 class Source(Protocol):
     """What a kind of location offers."""
@@ -37,7 +40,7 @@ def open_slide(location: str, **options) -> Slide:
     closes the slide, best with a with-statement. Raises NotASlideError and the other errors of `errors.py`.
     """
     location = str(location)
-    if is_virtual_slide(location):  # the common case opens without looking at any other source
+    if is_virtual_slide(location) or _is_being_written(location):  # the common case opens without looking at any other source
         from rawmosaic.storage.hdf5.reader import Hdf5Slide
 
         return Hdf5Slide(location)
@@ -60,6 +63,11 @@ def is_virtual_slide(location: str) -> bool:
             return file.read(8) == HDF5_SIGNATURE and not location.endswith((".ims", ".nxs"))
     except (OSError, ValueError):
         return False
+
+
+def _is_being_written(location: str) -> bool:
+    """Whether a virtual slide will have that name: until it is finished, its file lies beside it."""
+    return not os.path.exists(location) and is_virtual_slide(location + PART_SUFFIX)
 
 
 def _entries() -> list[EntryPoint]:

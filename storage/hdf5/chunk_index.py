@@ -2,11 +2,46 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
+
 import h5py
 import numpy as np
 
 from rawmosaic.storage.hdf5 import format as fmt
+from rawmosaic.storage.positional_file import PositionalFile
 from rawmosaic.storage.pyramid import TileKey, Tiling
+
+_BLOCK_ROWS = 256
+_BLOCKS_KEPT = 4096
+
+
+class ChunkIndex:
+    """Chunk addresses of one layer, read from the file a block at a time: opening costs nothing, neighbours are found at once."""
+
+    def __init__(self, file: PositionalFile, offset: int, n_rows: int):
+        self._file, self._offset, self._n_rows = file, offset, n_rows
+        self._blocks: OrderedDict[int, list[list[int]]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(self, row: int) -> tuple[int, int]:
+        """(offset, bytes) of a chunk; (0, 0) where nothing was written."""
+        if row >= self._n_rows:
+            return 0, 0
+        number, within = divmod(row, _BLOCK_ROWS)
+        with self._lock:
+            block = self._blocks.get(number)
+        if block is None:
+            first = number * _BLOCK_ROWS
+            rows = min(_BLOCK_ROWS, self._n_rows - first)
+            data = self._file.read(self._offset + first * fmt.INDEX_ROW_NBYTES, rows * fmt.INDEX_ROW_NBYTES)
+            block = np.frombuffer(data, fmt.INDEX_DTYPE).reshape(-1, 2).tolist()
+            with self._lock:
+                self._blocks[number] = block
+                if len(self._blocks) > _BLOCKS_KEPT:
+                    self._blocks.popitem(last=False)
+        offset, size = block[within]
+        return offset, size
 
 
 def write_chunk_index(group: h5py.Group, level: int, tiling: Tiling, n_fields: int, shape: tuple[int, int, int]) -> None:

@@ -29,14 +29,18 @@ FROM_FIELDS = 2500
 LONGEST_SIDE_PX = 8192
 
 
-def add_overview(path: str | os.PathLike) -> None:
-    """Add the overview to a finished virtual slide file, in place of an older one. Raises SlideError, OSError."""
+def add_overview(path: str | os.PathLike, *, claimed: bool = False) -> None:
+    """Add the overview to a finished virtual slide file, in place of an older one; its writer says that it has `claimed` it.
+
+    Raises SlideError, OSError.
+    """
     with TemporaryDirectory(dir=Path(path).resolve().parent, prefix=".overview-") as folder:
         apart = Path(folder) / "overview.h5"
         with Hdf5Slide(path) as slide:
             _write_overview(slide, apart)
             channels = len(slide.channels), slide.size_z, slide.size_t
-        with h5py.File(path, "r+", libver="latest") as file, h5py.File(apart, "r") as source:
+        locking = False if claimed else None
+        with h5py.File(path, "r+", libver="latest", locking=locking) as file, h5py.File(apart, "r") as source:
             if fmt.OVERVIEW in file:
                 del file[fmt.OVERVIEW]
             source.copy(source["/"], file, fmt.OVERVIEW)

@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
 import os
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Iterator, Sequence
 
-import h5py
 import numpy as np
 
 from rawmosaic.storage import codec
-from rawmosaic.storage.errors import (
-    DamagedSlideError,
-    FormatVersionError,
-    NoLongerWantedError,
-    NotASlideError,
-    SlideError,
-)
+from rawmosaic.storage.errors import DamagedSlideError, NoLongerWantedError, SlideError
 from rawmosaic.storage.hdf5 import format as fmt
-from rawmosaic.storage.opening import is_virtual_slide
-from rawmosaic.storage.positional_file import PositionalFile
-from rawmosaic.storage.pyramid import TileKey, Tiling
-from rawmosaic.storage.slide import FIELD_DTYPE, PositionSet, Slide
-
-_INDEX_BLOCK_ROWS = 256
-_INDEX_BLOCKS_KEPT = 4096
+from rawmosaic.storage.hdf5.claim import is_claimed
+from rawmosaic.storage.hdf5.facts import check_planes, read_facts, read_fields
+from rawmosaic.storage.hdf5.followed import PATIENCE_S, FollowedFile, open_file
+from rawmosaic.storage.hdf5.opened import OpenedFile, place_of
+from rawmosaic.storage.opening import PART_SUFFIX
+from rawmosaic.storage.pyramid import TileKey
+from rawmosaic.storage.slide import Slide
 
 _RUN_NBYTES = 1 << 20
 """At most so many bytes are read at once, for tiles that lie one after the other."""
 
 _RUN_GAP_NBYTES = 4096
 """What HDF5 may have put between two of them is read as well."""
+
+_HDF5_ERRORS = (OSError, KeyError, IndexError, TypeError, ValueError, RuntimeError)
+"""What h5py raises for damaged metadata."""
 
 
 class Hdf5Slide(Slide):
@@ -46,45 +40,56 @@ class Hdf5Slide(Slide):
     """
 
     def __init__(self, path: str | os.PathLike, group: str = "/"):
-        path = os.fspath(path)
-        self._file = _open(path)
-        self._bytes = None
+        path = self.location = os.fspath(path)
+        self._closed = False  # asked for every tile: h5py's own answer would wait for its lock
+        self._group = group
         self._overview: Hdf5Slide | None = None
         self._known_as: str | None = None
-        self._closed = False  # asked for every tile: h5py's own answer would wait for its lock
+        self._planes: np.ndarray | None = None
+        self._acquired: dict[tuple[int, int], np.ndarray] = {}
+        self._lock = threading.Lock()
+        self._own_lock = threading.Lock()
+        self._lost_sight = False
+        self._opened, self._shared = _open(path, group)
+        self._uuid, self._growing = self._opened.uuid, self._opened.following
         try:
-            self._bytes = PositionalFile(path)
-            self._root = self._file[group]
-            facts = _facts(self._root, path)
-            super().__init__(location=path, **facts)
-            self._datasets = self._layer_datasets()
-            self._check_tables()
-            self._index = {level: self._index_of(level) for level in self._datasets}
+            with self._hdf5() as opened:
+                if self._growing:
+                    opened.refresh()
+                self._facts = read_facts(opened.root, path)
+                planes = _acquired_planes(opened) if self._growing else None
+                fields, sets = read_fields(opened.root, self._facts, None if planes is None else len(planes))
+                check_planes(opened.root, opened.datasets, len(fields), self._facts)
+            super().__init__(location=path, fields=fields, position_sets=sets, **self._facts)
         except SlideError:
             self.close()
             raise
-        except Exception as error:  # h5py raises OSError, KeyError, ValueError, RuntimeError for damaged metadata
+        except Exception as error:
             self.close()
             raise DamagedSlideError(f"the slide's tables cannot be read: {error}", location=path) from error
-        self._acquired: dict[tuple[int, int], np.ndarray] = {}
-        self._lock = threading.Lock()
+        if planes is not None:
+            self._planes = planes[: len(fields)] & (fields["height"] > 0)[:, None, None, None]
 
     @property
     def overview(self) -> Hdf5Slide | None:
         """The reconstructed overview that the writer left in a slide of very many fields, opened when first asked for."""
-        if self._overview is None and not self._closed and fmt.OVERVIEW in self._root:
-            self._overview = Hdf5Slide(self.location, fmt.OVERVIEW)
+        if self._overview is None and not self._closed and not self._growing:
+            with self._hdf5() as opened:
+                there = fmt.OVERVIEW in opened.root
+            if there:
+                self._overview = Hdf5Slide(self._opened.path, fmt.OVERVIEW)
         return self._overview
 
     @property
     def finished(self) -> bool:
         """Whether the writer closed the file properly."""
-        return bool(self._root.attrs.get("finished", False))
+        with self._hdf5() as opened:
+            return opened.finished
 
     @property
     def stores_full_resolution(self) -> bool:
         """False for the zoom layers of an acquisition that is viewed in place."""
-        return 0 in self._datasets
+        return 0 in self._opened.datasets
 
     @property
     def identity(self) -> str:
@@ -101,13 +106,14 @@ class Hdf5Slide(Slide):
         tiling = self.tiling
         shapes = (tiling.field_shape, tiling.tile_shape, tiling.factors, len(self.channels), self.size_z, self.size_t)
         known = hashlib.blake2b(digest_size=16)
-        known.update(repr((str(self._root.attrs.get("uuid", "")), self._root.name, shapes, sorted(self._datasets))).encode())
+        with self._hdf5() as opened:
+            known.update(repr((opened.uuid, opened.root.name, shapes, sorted(opened.datasets))).encode())
+        fields, planes = self.fields, self._planes
         for column in ("slot", "height", "width"):
-            known.update(np.ascontiguousarray(self.fields[column]))
-        n = self.n_fields
-        acquired = self._table(fmt.ACQUIRED, np.s_[:n]) != 0
+            known.update(np.ascontiguousarray(fields[column]))
+        acquired = planes if planes is not None else self._table(fmt.ACQUIRED, np.s_[: len(fields)]) != 0
         known.update(np.packbits(acquired))
-        known.update(np.where(acquired, self._table(fmt.CHECKSUMS, np.s_[:n]), 0).astype("<u4"))
+        known.update(np.where(acquired, self._table(fmt.CHECKSUMS, np.s_[: len(acquired)]), 0).astype("<u4"))
         return known.hexdigest()
 
     def acquired(self, z: int = 0, t: int = 0) -> np.ndarray:
@@ -116,6 +122,8 @@ class Hdf5Slide(Slide):
             if (z, t) not in self._acquired:
                 self._check_index("z", z, self.size_z)
                 self._check_index("t", t, self.size_t)
+                if self._planes is not None:
+                    return self._planes[:, :, z, t]
                 table = self._table(fmt.ACQUIRED, np.s_[: self.n_fields, :, z, t]) != 0
                 table.flags.writeable = False
                 self._acquired[z, t] = table
@@ -143,10 +151,96 @@ class Hdf5Slide(Slide):
         self._closed = True
         if self._overview is not None:
             self._overview.close()
-        if self._bytes is not None:
-            self._bytes.close()
-        if self._file:
-            self._file.close()
+        shared = self._shared
+        if shared is None:
+            self._opened.close()
+        elif shared.lock.acquire(timeout=PATIENCE_S):  # whoever reads through HDF5 comes to an end first
+            if self._shared is shared:
+                self._shared = None
+                shared.leave()
+            else:
+                self._opened.close()
+            shared.lock.release()
+
+    # a file that is being written
+
+    @property
+    def growing(self) -> bool:
+        """Whether planes may still come: the file is being written, and its writer lives."""
+        return self._growing
+
+    def refresh(self) -> np.ndarray:
+        """Take in what was acquired since: (n, 4) int32 planes (field, channel, z, t) that came.
+
+        What the writer is just about to write comes the next time. Called by one thread; others may read meanwhile.
+        """
+        if not self._growing:
+            return super().refresh()
+        try:
+            with self._hdf5() as opened:
+                growing = opened.following
+                if growing and self._writer_has_left(opened.path):
+                    opened = self._settled() or opened
+                    # what was written until the writer left is taken in the next time
+                    growing, self._lost_sight = opened.following and not self._lost_sight, True
+                if opened.following:
+                    opened.refresh()
+                planes = _acquired_planes(opened)
+                fields, sets = read_fields(opened.root, self._facts, len(planes))
+        except _HDF5_ERRORS:  # met in the middle of a change
+            return super().refresh()
+        except SlideError:
+            self._growing = False  # closed, or given up by its writer
+            raise
+        planes = planes[: len(fields)] & (fields["height"] > 0)[:, None, None, None]
+        before = np.zeros_like(planes)
+        before[: len(self._planes)] = self._planes[: len(planes)]
+        new = np.argwhere(planes & ~before).astype(np.int32)
+        self._planes = planes | before
+        self._set_fields(fields, sets)
+        if len(new):
+            self._known_as = None
+        self._growing = growing
+        return new
+
+    @staticmethod
+    def _writer_has_left(path: str) -> bool:
+        return not os.path.exists(path) or is_claimed(path) is False
+
+    def _settled(self) -> OpenedFile | None:
+        """The file under its final name, if it is the one that was followed, and finished. With the shared lock held."""
+        try:
+            # another driver: for HDF5 the file that it follows and the finished one are the same, and it remembers the former
+            settled = OpenedFile.open(self._opened.path.removesuffix(PART_SUFFIX), self._group, driver="stdio")
+        except (*_HDF5_ERRORS, SlideError):
+            return None
+        if not settled.finished or settled.uuid != self._uuid:
+            settled.close()
+            return None
+        shared = self._shared
+        self._opened, self._shared = settled, None
+        shared.leave()
+        return settled
+
+    @contextlib.contextmanager
+    def _hdf5(self) -> Iterator[OpenedFile]:
+        """The open file for one look through HDF5, which lets one thread in at a time anyway."""
+        while True:
+            shared = self._shared
+            lock = self._own_lock if shared is None else shared.lock
+            if not lock.acquire(timeout=PATIENCE_S):
+                raise SlideError(f"its writer has not finished it within {PATIENCE_S:g} s; try again", location=self.location)
+            if shared is self._shared:
+                break
+            lock.release()
+        try:
+            if self._closed:
+                raise SlideError("the slide is closed", location=self.location)
+            if shared is not None and shared.opened is None and self._settled() is None:
+                raise SlideError("its writer gave it up", location=self.location)
+            yield self._opened
+        finally:
+            lock.release()
 
     # tiles
 
@@ -182,14 +276,17 @@ class Hdf5Slide(Slide):
 
     def read_encoded(self, key: TileKey) -> bytes | None:
         """One tile as it lies in the file, a Blosc buffer of tiling.tile_shape uint16; None where nothing was written."""
-        return self._chunk(key)
+        chunk = self._chunk(key)
+        return codec.compress(chunk) if isinstance(chunk, np.ndarray) else chunk
 
     def _read_tile(self, key: TileKey, out: np.ndarray) -> None:
         chunk = self._chunk(key)
         if chunk is None:
             out[:] = 0
-            return
-        self._decode(chunk, key, out)
+        elif isinstance(chunk, np.ndarray):
+            out[:] = chunk
+        else:
+            self._decode(chunk, key, out)
 
     def _decode(self, chunk: bytes | memoryview, key: TileKey, out: np.ndarray) -> None:
         try:
@@ -206,9 +303,10 @@ class Hdf5Slide(Slide):
         A tile whose place is not known, or not to be trusted, is a run of its own without places.
         """
         placed, runs = [], []
+        opened = self._opened
         for number, key in enumerate(keys):
             try:
-                place = self._address(key)
+                place = self._address(opened, key)
             except SlideError:  # is met again when the tile is read
                 place = None
             if place is None or not place[1]:
@@ -234,18 +332,18 @@ class Hdf5Slide(Slide):
             return None
         start, end = places[0][0], sum(places[-1])
         try:
-            data = memoryview(self._bytes.read(start, end - start))
+            data = memoryview(self._opened.bytes.read(start, end - start))
         except SlideError:
             return None
         return [data[offset - start : offset - start + size] for offset, size in places]
 
-    def _address(self, key: TileKey) -> tuple[int, int] | None:
+    def _address(self, opened: OpenedFile, key: TileKey) -> tuple[int, int] | None:
         """(offset, bytes) of a tile by the file's own index, (0, 0) where nothing was written; None without an index."""
         if self._closed:
             raise SlideError("the slide is closed", location=self.location)
-        if key.level not in self._datasets:
+        if key.level not in opened.datasets:
             raise DamagedSlideError(f"this file does not hold level {key.level}", location=self.location)
-        index = self._index[key.level]
+        index = opened.index[key.level]
         if index is None:
             return None
         offset, size = index.find(fmt.chunk_row(self.tiling, key, len(self.channels), self.size_z, self.size_t))
@@ -253,19 +351,27 @@ class Hdf5Slide(Slide):
             raise DamagedSlideError(f"{_where(self, key)}: the chunk index says {size} bytes", location=self.location)
         return offset, size
 
-    def _chunk(self, key: TileKey) -> bytes | None:
-        """The compressed bytes of a tile, or None where nothing was written."""
-        place = self._address(key)
+    def _chunk(self, key: TileKey) -> bytes | np.ndarray | None:
+        """The compressed bytes of a tile, its pixels where they lie uncompressed, or None where nothing was written."""
+        opened = self._opened
+        place = self._address(opened, key)
         if place is not None:
-            return self._bytes.read(*place) if place[1] else None
-        dataset = self._datasets[key.level]
+            return opened.bytes.read(*place) if place[1] else None
         coordinates = fmt.chunk_coordinates(self.tiling, key)
-        if coordinates[0] >= dataset.shape[0]:
-            return None
-        try:
-            return dataset.id.read_direct_chunk(coordinates)[1]
-        except (OSError, RuntimeError, MemoryError):  # what h5py raises for a chunk that was never written (0 bytes)
-            return None
+        with self._hdf5() as opened:
+            dataset = opened.datasets[key.level].id
+            if coordinates[0] >= dataset.shape[0]:
+                return None
+            try:
+                data = dataset.read_direct_chunk(coordinates)[1]
+            except (OSError, RuntimeError, MemoryError):  # what h5py raises for a chunk that was never written (0 bytes)
+                return None
+        if len(data) > 2 * self.tiling.tile_nbytes + 64:
+            raise DamagedSlideError(f"{_where(self, key)}: a chunk of {len(data)} bytes", location=self.location)
+        # by what the chunk holds, since HDF5 mistakes its filter mask where this very process wrote it
+        if len(data) == self.tiling.tile_nbytes and not codec.is_encoded(data, self.tiling.tile_nbytes):
+            return np.frombuffer(data, "<u2").reshape(self.tiling.tile_shape)
+        return data
 
     def _read_plane(self, field: int, channel: int, z: int, t: int) -> np.ndarray:
         return self._assembled_plane(field, channel, z, t, 0)
@@ -277,164 +383,27 @@ class Hdf5Slide(Slide):
 
     def _table(self, name: str, rows: object) -> np.ndarray:
         """Part of a table; HDF5 checks its checksum."""
-        if self._closed:
-            raise SlideError("the slide is closed", location=self.location)
+        with self._hdf5() as opened:
+            try:
+                return opened.root[name][rows]
+            except _HDF5_ERRORS as error:
+                raise DamagedSlideError(f"table /{name} cannot be read: {error}", location=self.location) from error
+
+
+def _open(path: str, group: str) -> tuple[OpenedFile, FollowedFile | None]:
+    """The file, or the one that is being written under that name."""
+    while True:
+        place = place_of(path)
         try:
-            return self._root[name][rows]
-        except (KeyError, IndexError, OSError, TypeError, ValueError, RuntimeError) as error:
-            raise DamagedSlideError(f"table /{name} cannot be read: {error}", location=self.location) from error
-
-    def _check_tables(self) -> None:
-        """Raise ValueError where tables and attributes contradict each other, before anything is allocated by their word."""
-        tiling, fields, c = self.tiling, self.fields, len(self.channels)
-        if self.size_z < 1 or self.size_t < 1:
-            raise ValueError(f"size_z is {self.size_z} and size_t {self.size_t}")
-        if not np.array_equal(np.sort(fields["slot"]), np.arange(len(fields))):
-            raise ValueError("the slots of the fields are not a permutation")
-        for side, largest in zip(("height", "width"), tiling.field_shape, strict=True):
-            if len(fields) and not 0 <= fields[side].min() <= fields[side].max() <= largest:
-                raise ValueError(f"a field's {side} is outside 0 to {largest}")
-        if self.orientation.shape != (2, 2) or self.offsets_um.shape != (c, 2):
-            raise ValueError("the orientation or the channel offsets have the wrong shape")
-        for name in self.position_sets:
-            placement = self.placement(name)
-            offsets = placement.plane_offsets_um
-            if placement.positions_um.shape != (len(fields), 2) or (offsets is not None and offsets.shape != (len(fields), c, 2)):
-                raise ValueError(f"position set {name} has the wrong shape")
-            tables = (placement.positions_um, placement.matrix_um, self.offsets_um, 0.0 if offsets is None else offsets)
-            if not all(np.isfinite(table).all() for table in tables):
-                raise ValueError(f"position set {name} holds what is no number")
-            if not abs(np.linalg.det(placement.matrix_um)) > 0:
-                raise ValueError(f"position set {name} gives pixels no size (pixel size {self.header.pixel_size_um} µm)")
-        if self._root[fmt.ACQUIRED].shape[1:] != (c, self.size_z, self.size_t):
-            raise ValueError("the table of acquired planes has the wrong shape")
-        for level, dataset in self._datasets.items():
-            shape = fmt.level_shape(tiling, level, len(fields), c, self.size_z, self.size_t)
-            chunk = (1, 1, 1, 1, *tiling.tile_shape)
-            if dataset.shape[1:] != shape[1:] or dataset.chunks != chunk or dataset.dtype != np.uint16:
-                raise ValueError(f"level {level} is {dataset.dtype} {dataset.shape} in chunks of {dataset.chunks}")
-
-    def _layer_datasets(self) -> dict[int, h5py.Dataset]:
-        group = self._root[fmt.LEVELS]
-        return {level: group[str(level)] for level in range(len(self.levels)) if str(level) in group}
-
-    def _index_of(self, level: int) -> _ChunkIndex | None:
-        name = f"{fmt.CHUNK_INDEX}/{level}"
-        if name not in self._root:
-            return None
-        dataset = self._root[name]
-        offset = dataset.id.get_offset()
-        # a tool that copies the file moves the chunks; then the table's own place has changed as well
-        if offset is None or offset != dataset.attrs.get("offset"):
-            return None
-        return _ChunkIndex(self._bytes, offset, dataset.shape[0])
+            return open_file(place, group)
+        except SlideError:
+            if place == place_of(path) or os.path.exists(place):
+                raise  # else it was finished, and took its final name, between the look and the opening
 
 
-class _ChunkIndex:
-    """Chunk addresses of one layer, read from the file a block at a time: opening costs nothing, neighbours are found at once."""
-
-    def __init__(self, file: PositionalFile, offset: int, n_rows: int):
-        self._file, self._offset, self._n_rows = file, offset, n_rows
-        self._blocks: OrderedDict[int, list[list[int]]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def find(self, row: int) -> tuple[int, int]:
-        """(offset, bytes) of a chunk; (0, 0) where nothing was written."""
-        if row >= self._n_rows:
-            return 0, 0
-        number, within = divmod(row, _INDEX_BLOCK_ROWS)
-        with self._lock:
-            block = self._blocks.get(number)
-        if block is None:
-            first = number * _INDEX_BLOCK_ROWS
-            rows = min(_INDEX_BLOCK_ROWS, self._n_rows - first)
-            data = self._file.read(self._offset + first * fmt.INDEX_ROW_NBYTES, rows * fmt.INDEX_ROW_NBYTES)
-            block = np.frombuffer(data, fmt.INDEX_DTYPE).reshape(-1, 2).tolist()
-            with self._lock:
-                self._blocks[number] = block
-                if len(self._blocks) > _INDEX_BLOCKS_KEPT:
-                    self._blocks.popitem(last=False)
-        offset, size = block[within]
-        return offset, size
-
-
-def _open(path: str) -> h5py.File:
-    """The HDF5 file, following a writer (SWMR) where it was not closed; the slide errors otherwise."""
-    if not os.path.exists(path):
-        raise NotASlideError("there is no such file", location=path)
-    if not is_virtual_slide(path):
-        raise NotASlideError("the file is not HDF5, so it is not a virtual slide", location=path)
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        reason = str(error)
-    if "unable to lock file" in reason:  # file servers without locks
-        try:
-            return h5py.File(path, "r", locking=False)
-        except OSError as error:
-            reason = str(error)
-    if "already open for write" in reason or "consistency flags" in reason:
-        try:
-            return h5py.File(path, "r", swmr=True)
-        except OSError as error:
-            reason = f"its writer did not finish it, and it cannot be followed either: {error}"
-    raise DamagedSlideError(f"the HDF5 file cannot be opened ({reason})", location=path)
-
-
-def _facts(file: h5py.Group, path: str) -> dict:
-    """The arguments of `Slide.__init__` from the file's tables."""
-    attributes = file.attrs
-    if attributes.get("format") != fmt.FORMAT_NAME:
-        raise NotASlideError("an HDF5 file, but not a virtual slide (its attribute `format` says otherwise)", location=path)
-    version = tuple(int(part) for part in attributes["format_version"])
-    if version[0] > fmt.FORMAT_VERSION[0]:
-        raise FormatVersionError(
-            f"format version {version[0]}.{version[1]} is newer than {fmt.FORMAT_VERSION[0]}.{fmt.FORMAT_VERSION[1]}, "
-            "the newest this rawmosaic reads; update rawmosaic",
-            location=path,
-        )
-    if not _sensible(attributes):
-        raise ValueError("field_shape, tile_shape or levels make no sense")
-    fields = file[fmt.FIELDS][: int(file[fmt.FIELDS].attrs.get("count", file[fmt.FIELDS].shape[0]))]
-    channels = fmt.channels_from_json(attributes["channels"])
-    field_shape = tuple(int(size) for size in attributes["field_shape"])
-    factors = tuple(int(factor) for factor in attributes["levels"])
-    tile_shape = tuple(int(size) for size in attributes["tile_shape"])
-    return {
-        "header": fmt.header_from_json(attributes["header"], json.loads(file[fmt.METADATA][()].tobytes() or b"{}")),
-        "channels": channels,
-        "fields": fields.astype(FIELD_DTYPE, copy=False),
-        "position_sets": _position_sets(file, fields),
-        "size_z": int(attributes["size_z"]),
-        "size_t": int(attributes["size_t"]),
-        "scenes": tuple(json.loads(attributes["scenes"])),
-        "tiling": Tiling.of(field_shape, factors, tile_shape),
-        "orientation": attributes["orientation"],
-        "offsets_um": file[fmt.CHANNEL_OFFSETS][()],
-    }
-
-
-def _sensible(attributes: h5py.AttributeManager) -> bool:
-    """Whether the shapes that everything else is computed from can be true."""
-    factors = np.atleast_1d(attributes["levels"])
-    shapes = [np.atleast_1d(attributes[name]) for name in ("field_shape", "tile_shape")]
-    return all(shape.shape == (2,) and 0 < shape.min() <= shape.max() <= fmt.LONGEST_SIDE_PX for shape in shapes) and bool(
-        factors[0] == 1 and (np.diff(factors.astype(np.int64)) > 0).all() and factors[-1] <= fmt.LONGEST_SIDE_PX
-    )
-
-
-def _position_sets(file: h5py.File, fields: np.ndarray) -> MappingProxyType:
-    """Every position set; `stage` comes from the field table, which is never changed."""
-    n = len(fields)
-    offsets = file.get(fmt.PLANE_OFFSETS, {})
-
-    def plane_offsets(name: str) -> np.ndarray | None:
-        return offsets[name][:n] if name in offsets else None
-
-    sets = {"stage": PositionSet(np.stack([fields["x_um"], fields["y_um"]], axis=-1), None, plane_offsets("stage"))}
-    for name, dataset in file[fmt.POSITIONS].items():
-        sets[name] = PositionSet(dataset[:n], dataset.attrs.get("matrix"), plane_offsets(name))
-    return MappingProxyType(sets)
+def _acquired_planes(opened: OpenedFile) -> np.ndarray:
+    """(fields, channels, z, t) bool, to be read before all that belongs to these planes: the writer notes them last."""
+    return opened.root[fmt.ACQUIRED][()] != 0
 
 
 def _still_wanted(

@@ -12,6 +12,8 @@ import shutil
 import struct
 from pathlib import Path
 
+from rawmosaic.storage.hdf5.claim import claim
+
 _STEP_NBYTES = 64 << 20
 _SUPERBLOCK_END_OF_FILE = 28
 """Where superblocks of version 2 and 3 keep the address that follows the last byte in use."""
@@ -24,6 +26,8 @@ class Room:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
         self._folder = Path(path).resolve().parent
         self._end = 0
+        self.claimed = claim(self._descriptor)
+        """Whether the file is this owner's alone."""
 
     def reach(self, end: int) -> None:
         """Make sure that the file can grow to `end` bytes; OSError where it cannot."""
@@ -35,6 +39,14 @@ class Room:
         except OSError:
             self._take(end)
             self._end = end
+
+    def forget(self) -> None:
+        """HDF5 has cut the file after what it uses, as it does when it closes one: what was promised is promised anew."""
+        self._end = 0
+
+    def sync(self) -> None:
+        """Have the disk write what the file holds by now; takes as long as the disk does. Any thread, but not beside `close`."""
+        getattr(os, "fdatasync", os.fsync)(self._descriptor)
 
     def close(self) -> None:
         """Give the file back; closing twice is harmless."""

@@ -1,48 +1,37 @@
 """Writing a virtual slide: planes in any order, with zoom layers, checksums and histograms made on the way.
 
-`write_plane` copies the image and returns; worker threads reduce, count and compress it (Blosc releases the GIL), and
-whoever finishes hands compressed chunks to HDF5 under one lock. The file grows under a temporary name and takes its
-final one only when it is complete.
+`write_plane` copies the image and returns; worker threads reduce, count and compress it without the GIL, and hand it to the
+file. It grows under a temporary name, where others may follow it, and takes its final one only when it is complete.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
+import shutil
 import threading
-import uuid
-import zlib
-from collections import OrderedDict
+import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import h5py
-import hdf5plugin
 import numpy as np
 
-from rawmosaic.storage import codec
 from rawmosaic.storage.errors import AcquisitionError, OutOfRangeError, SlideError, WriteError
 from rawmosaic.storage.hdf5 import format as fmt
-from rawmosaic.storage.hdf5.chunk_index import write_chunk_index
+from rawmosaic.storage.hdf5.followed import taken_away
+from rawmosaic.storage.hdf5.growing_file import GrowingFile
+from rawmosaic.storage.hdf5.prepared import Preparer
 from rawmosaic.storage.hdf5.room import Room, give_back_unused
-from rawmosaic.storage.histogram import grey_level_counts
-from rawmosaic.storage.pyramid import TileKey, Tiling, reduce_plane
-from rawmosaic.storage.slide import FIELD_DTYPE, GREY_LEVELS, Channel, Header, PositionSet, new_fields
+from rawmosaic.storage.opening import PART_SUFFIX
+from rawmosaic.storage.pyramid import Tiling
+from rawmosaic.storage.slide import FIELD_DTYPE, Channel, Header, PositionSet, new_fields
 
-_TABLE_ROWS = 1024
-_TABLE_NBYTES = 1 << 20
-_SLACK_NBYTES = 8 << 20
-"""More than HDF5 may write on its own account between two planes: tables that grow, and what it kept in memory."""
-
-_HDF5_NBYTES = 1024
-"""More than HDF5 and the codec may add to a chunk."""
+PUBLISH_S = 0.5
+"""How long a plane that was written may stay unseen by who follows the file."""
 
 _GROW_FIELDS = 256
-_OPEN_PACKS_NBYTES = 512 << 20
-_PENDING_CHECKSUMS = 4096
 
 
 class SlideWriter:
@@ -104,43 +93,52 @@ class SlideWriter:
         self._planned = fields is not None
         self._fields = np.array(fields, FIELD_DTYPE) if self._planned else new_fields(0, (0, 0))
         self._n_fields = len(self._fields)
-        self._position_sets = dict(position_sets or {})
-        self._orientation = np.eye(2) if orientation is None else np.asarray(orientation, np.float64)
-        self._offsets_um = np.zeros((len(self.channels), 2)) if offsets_um is None else np.asarray(offsets_um, np.float64)
         self._field_of_place: dict[tuple, int] = {}
-        self._positions_of_planes: dict[tuple[int, int], tuple[float, float]] = {}
+        self._offsets_measured: set[tuple[int, int]] = set()
+        self._unpublished_offsets: dict[tuple[int, int], tuple[float, float]] = {}
         self._written: set[tuple[int, int, int, int]] = set()
-        self._totals = np.zeros((len(self.channels), GREY_LEVELS), np.uint64)
-        self._checksums: dict[tuple[int, int, int, int], int] = {}
-        self._histograms: dict[tuple[int, int], np.ndarray] = {}
-        self._packs: OrderedDict[TileKey, tuple[np.ndarray, int]] = OrderedDict()
-        self._stored_packs: set[TileKey] = set()
         self._table_lock = threading.Lock()
-        self._file_lock = threading.Lock()
         self._failure: BaseException | None = None
         workers = max(1, min(os.cpu_count() or 1, 8))
-        self._room = threading.BoundedSemaphore(2 * workers)
+        self._room_for_planes = threading.BoundedSemaphore(2 * workers)
+        self._n_handed_in = self._n_stored = 0
+        self._progress = threading.Condition()
         self._buffers: list[np.ndarray] = []
+        self._preparers = threading.local()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="slide-writer")
-        self._part = self.path.with_name(self.path.name + ".part")
-        self._file: h5py.File | None = None
-        self._datasets: dict[str, h5py.Dataset] = {}
-        self._histogram_space = h5py.h5s.create_simple((1, 1, GREY_LEVELS))
-        self._rows = 0
+        self._keeper: threading.Thread | None = None
+        self._wake, self._ending = threading.Event(), False
+        self._part = self.path.with_name(self.path.name + PART_SUFFIX)
+        self._file: GrowingFile | None = None
         self._room_ahead: Room | None = None
         try:
-            if _is_being_written(self._part):
+            self._room_ahead = Room(self._part)
+            if not self._room_ahead.claimed:
                 self._stop()
                 raise WriteError(f"another program is writing this slide: it has locked {self._part.name}", location=self.path)
-            self._room_ahead = Room(self._part)
-            self._file = h5py.File(self._part, "w", libver="latest")
-            self._room_ahead.reach(_SLACK_NBYTES + self._totals.nbytes)
-            self._create()
+            self._file = GrowingFile(
+                self._part,
+                self._room_ahead,
+                tiling=self.tiling,
+                levels=self._levels,
+                compression=self._codec,
+                header=self.header,
+                channels=self.channels,
+                scenes=self.scenes,
+                size_z=size_z,
+                size_t=size_t,
+                fields=self._fields,
+                position_sets=dict(position_sets or {}),
+                orientation=np.eye(2) if orientation is None else np.asarray(orientation, np.float64),
+                offsets_um=np.zeros((len(self.channels), 2)) if offsets_um is None else np.asarray(offsets_um, np.float64),
+            )
         except WriteError:
             raise
         except (OSError, RuntimeError) as error:
             self.abort()
             raise WriteError(f"cannot be created: {error}", location=self.path) from error
+        self._keeper = threading.Thread(target=self._keep, name="slide-keeper", daemon=True)
+        self._keeper.start()
 
     # planes
 
@@ -184,12 +182,26 @@ class SlideWriter:
                     location=self.path,
                 )
             self._written.add(key)
-        self._room.acquire()
+            self._n_handed_in += 1
+            slot = int(self._fields["slot"][number])
+        self._room_for_planes.acquire()
         buffer = self._buffers.pop() if self._buffers else np.empty(math.prod(self.tiling.field_shape), np.uint16)
         pixels = buffer[: image.size].reshape(image.shape)
         pixels[...] = image
-        self._pool.submit(self._store, pixels, number, channel, z, t).add_done_callback(lambda job: self._stored(job, buffer))
+        job = self._pool.submit(self._store, buffer, pixels, number, slot, channel, z, t)
+        job.add_done_callback(lambda job: self._stored() if job.cancelled() else None)
         return number
+
+    def publish(self) -> None:
+        """Make every plane that was handed in so far visible to who follows the file; it happens by itself twice a second."""
+        self._raise_failure()
+        if self._file is None:
+            raise WriteError("the writer is closed; what it wrote is visible", location=self.path)
+        handed_in = self._n_handed_in
+        with self._progress:
+            self._progress.wait_for(lambda: self._n_stored >= handed_in or self._failed())
+        self._publish_stored()
+        self._raise_failure()
 
     def close(self) -> None:
         """Finish the file: wait for the workers, write what is pending, sync, and take the final name."""
@@ -197,15 +209,17 @@ class SlideWriter:
             return
         try:
             self._pool.shutdown(wait=True)
+            self._end_keeper()
             self._raise_failure()
-            self._finish()
-            self._file.close()
-            self._file = None
-            self._room_ahead.close()
-            give_back_unused(self._part)
-            self._add_overview()
-            _sync(self._part)
-            os.replace(self._part, self.path)
+            self._file.complete(*self._unpublished())
+            self._raise_failure()
+            with taken_away(self._part):
+                self._file.seal(self._n_fields)
+                self._file = None
+                give_back_unused(self._part)
+                self._add_overview()
+                self._room_ahead.sync()
+                self._take_final_name()
         except (OSError, RuntimeError) as error:
             self.abort()
             if isinstance(error, SlideError):
@@ -219,16 +233,36 @@ class SlideWriter:
         from rawmosaic.storage.hdf5 import overview  # reads the finished file with the reader, which writing does not need
 
         if self._n_fields >= overview.FROM_FIELDS:
-            overview.add_overview(self._part)
+            overview.add_overview(self._part, claimed=True)
+
+    def _take_final_name(self) -> None:
+        if os.name != "nt":
+            os.replace(self._part, self.path)
+            self._room_ahead.close()
+            return
+        self._room_ahead.close()  # Windows renames no file that is open
+        try:
+            os.replace(self._part, self.path)
+        except PermissionError:  # another process follows it: it finds the copy
+            copy = self._part.with_name(self._part.name + ".copy")
+            try:
+                shutil.copyfile(self._part, copy)
+                os.replace(copy, self.path)
+            finally:
+                copy.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._part.unlink()
 
     def abort(self) -> None:
         """Give up: nothing stays under the final name nor beside it."""
-        self._stop()
-        self._part.unlink(missing_ok=True)
+        with taken_away(self._part):
+            self._stop()
+            self._part.unlink(missing_ok=True)
 
     def _stop(self) -> None:
         self._failure = self._failure or WriteError("writing was given up", location=self.path)
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._end_keeper()
         if self._file is not None:
             with contextlib.suppress(OSError, RuntimeError):  # a full disk fails the close as well; the file goes anyway
                 self._file.close()
@@ -280,8 +314,10 @@ class SlideWriter:
                 f"but channel {channel} came with {shape[0]} × {shape[1]}",
                 location=self.path,
             )
-        if x_um is not None and y_um is not None and (x_um, y_um) != (entry["x_um"], entry["y_um"]):
-            self._positions_of_planes.setdefault((number, channel), (float(x_um), float(y_um)))
+        elsewhere = x_um is not None and y_um is not None and (x_um, y_um) != (entry["x_um"], entry["y_um"])
+        if elsewhere and (number, channel) not in self._offsets_measured:
+            self._offsets_measured.add((number, channel))
+            self._unpublished_offsets[number, channel] = (float(x_um - entry["x_um"]), float(y_um - entry["y_um"]))
 
     def _grow(self, n_fields: int) -> None:
         if n_fields > len(self._fields):
@@ -290,227 +326,72 @@ class SlideWriter:
             self._fields = grown
         self._n_fields = n_fields
 
-    # workers
+    # other threads
 
-    def _store(self, pixels: np.ndarray, field: int, channel: int, z: int, t: int) -> None:
-        if self._failure:
-            return
-        layers = reduce_plane(pixels, self.tiling.factors)
-        checksum = zlib.crc32(pixels)
-        counts = grey_level_counts(pixels)
-        chunks = []
-        for level in self._levels:
-            if not self.tiling.levels[level].packed:
-                chunks += self._block_chunks(layers[level], level, field, channel, z, t)
-        with self._file_lock:
-            if self._file is None or self._failure:
+    def _store(self, buffer: np.ndarray, pixels: np.ndarray, *address: int) -> None:
+        """Prepare one plane and hand it in; by a worker."""
+        try:
+            if self._failed():
+                self._stored()
                 return
-            self._reach(sum(len(data) for _, data in chunks) + len(layers) * self.tiling.tile_nbytes)
-            self._make_room(field)
-            for level in self._levels:
-                if self.tiling.levels[level].packed:
-                    self._pack(layers[level], level, field, channel, z, t)
-            for key, data in chunks:
-                self._write_chunk(key, data)
-            self._checksums[field, channel, z, t] = checksum
-            if len(self._checksums) >= _PENDING_CHECKSUMS:
-                self._flush_checksums()
-            self._add_histogram(field, channel, counts)
-
-    def _stored(self, job: Future, buffer: np.ndarray) -> None:
+            if not hasattr(self._preparers, "own"):
+                self._preparers.own = Preparer(self.tiling, self._levels, self._codec)
+            prepared = self._preparers.own.prepare(pixels, *address)
+        except BaseException as error:
+            self._failure = self._failure or error
+            self._stored()
+            return
         self._buffers.append(buffer)
-        self._room.release()
-        if not job.cancelled() and job.exception() is not None:
-            self._failure = self._failure or job.exception()
+        self._file.hand_in(prepared, self._stored)
 
-    def _block_chunks(
-        self, plane: np.ndarray, level: int, field: int, channel: int, z: int, t: int
-    ) -> list[tuple[TileKey, bytes]]:
-        cut = self.tiling.levels[level]
-        height, width = self.tiling.tile_shape
-        chunks = []
-        padded = np.empty((height, width), np.uint16)  # for all tiles of the plane, one after the other
-        for row in range(-(-plane.shape[0] // height)):
-            for column in range(-(-plane.shape[1] // width)):
-                piece = plane[row * height : (row + 1) * height, column * width : (column + 1) * width]
-                if piece.shape != padded.shape:
-                    padded[...] = 0
-                padded[: piece.shape[0], : piece.shape[1]] = piece
-                index = field * cut.tiles_per_field + row * cut.grid[1] + column
-                chunks.append((TileKey(level, index, channel, z, t), codec.compress(padded, *self._codec)))
-        return chunks
+    def _stored(self) -> None:
+        """A plane is in the file, or was given up; by whichever worker wrote it."""
+        self._room_for_planes.release()
+        with self._progress:
+            self._n_stored += 1
+            self._progress.notify_all()
+        if self._file.wants_sync:
+            self._wake.set()
 
-    # the file; every method below is called with the file lock held, or by the only thread left
-
-    def _create(self) -> None:
-        file = self._file
-        n, c = self._n_fields, len(self.channels)
-        attributes = {
-            "format": fmt.FORMAT_NAME,
-            "format_version": fmt.FORMAT_VERSION,
-            "uuid": uuid.uuid4().hex,
-            "header": fmt.header_json(self.header),
-            "channels": fmt.channels_json(self.channels),
-            "scenes": json.dumps(self.scenes),
-            "field_shape": self.tiling.field_shape,
-            "tile_shape": self.tiling.tile_shape,
-            "levels": self.tiling.factors,
-            "size_z": self.size_z,
-            "size_t": self.size_t,
-            "orientation": self._orientation,
-            "finished": False,
-        }
-        for name, value in attributes.items():
-            file.attrs[name] = value
-        _add_table(file, fmt.METADATA, np.frombuffer(json.dumps(dict(self.header.extra), default=str).encode(), np.uint8))
-        _add_table(file, fmt.CHANNEL_OFFSETS, self._offsets_um)
-        file.create_group(fmt.POSITIONS)
-        file.create_dataset(fmt.FIELDS, (n,), FIELD_DTYPE, maxshape=(None,), chunks=(_TABLE_ROWS,), fletcher32=True)
-        planes = (c, self.size_z, self.size_t)
-        rows = max(1, min(_TABLE_ROWS, (1 << 18) // max(1, int(np.prod(planes)))))
-        table = {"maxshape": (None, *planes), "chunks": (rows, *planes), "fletcher32": True}
-        file.create_dataset(fmt.ACQUIRED, (n, *planes), np.uint8, **table)
-        file.create_dataset(fmt.CHECKSUMS, (n, *planes), np.uint32, **table)
-        blosc = hdf5plugin.Blosc(cname=self._codec[0], clevel=self._codec[1], shuffle=hdf5plugin.Blosc.BITSHUFFLE)
-        histogram = {"maxshape": (None, c, GREY_LEVELS), "chunks": (1, 1, GREY_LEVELS), "fletcher32": True, **blosc}
-        file.create_dataset(fmt.PLANE_HISTOGRAMS, (n, c, GREY_LEVELS), np.uint32, **histogram)
-        _add_table(file, fmt.TOTAL_HISTOGRAM, self._totals)
-        for level in self._levels:
-            shape = fmt.level_shape(self.tiling, level, n, c, self.size_z, self.size_t)
-            chunk = (1, 1, 1, 1, *self.tiling.tile_shape)
-            file.create_dataset(fmt.level_name(level), shape, np.uint16, maxshape=(None, *shape[1:]), chunks=chunk, **blosc)
-        names = (fmt.FIELDS, fmt.ACQUIRED, fmt.CHECKSUMS, fmt.PLANE_HISTOGRAMS, *map(fmt.level_name, self._levels))
-        self._datasets, self._rows = {name: file[name] for name in names}, n
-
-    def _reach(self, nbytes: int) -> None:
-        """Take the space on disk before HDF5 is given so many more bytes, and some for its own tables."""
-        self._room_ahead.reach(self._file.id.get_filesize() + nbytes + _SLACK_NBYTES)
-
-    def _make_room(self, field: int) -> None:
-        """Grow every table that has a row per field; by steps, so that HDF5 is not asked for each."""
-        if field >= self._rows:
-            self._resize(field + _GROW_FIELDS)
-
-    def _resize(self, n_fields: int) -> None:
-        for name in (fmt.FIELDS, fmt.ACQUIRED, fmt.CHECKSUMS, fmt.PLANE_HISTOGRAMS):
-            self._datasets[name].resize(n_fields, axis=0)
-        for level in self._levels:
-            self._datasets[fmt.level_name(level)].resize(
-                n_fields if not self.tiling.levels[level].packed else self.tiling.tile_count(level, n_fields), axis=0
-            )
-        self._rows = n_fields
-
-    def _write_chunk(self, key: TileKey, data: bytes) -> None:
-        self._datasets[fmt.level_name(key.level)].id.write_direct_chunk(fmt.chunk_coordinates(self.tiling, key), data)
-
-    def _pack(self, plane: np.ndarray, level: int, field: int, channel: int, z: int, t: int) -> None:
-        """Put a field into its packed tile; the tile is written once all its fields are there, or at the end."""
-        cut = self.tiling.levels[level]
-        slot = int(self._fields["slot"][field])
-        key = TileKey(level, slot // cut.fields_per_tile, channel, z, t)
-        tile, filled = self._packs.pop(key, (None, 0))
-        if tile is None:
-            tile = self._stored_pack(key)
-        row, column = cut.slot_origin(slot)
-        tile[row : row + plane.shape[0], column : column + plane.shape[1]] = plane
-        if filled + 1 == cut.fields_per_tile:
-            self._write_chunk(key, codec.compress(tile, *self._codec))
-            return
-        self._packs[key] = (tile, filled + 1)
-        if len(self._packs) * self.tiling.tile_nbytes > _OPEN_PACKS_NBYTES:
-            oldest, (tile, _) = self._packs.popitem(last=False)
-            self._write_chunk(oldest, codec.compress(tile, *self._codec))
-            self._stored_packs.add(oldest)
-
-    def _stored_pack(self, key: TileKey) -> np.ndarray:
-        """A packed tile as it lies in the file, zeros where it was not written yet."""
-        tile = np.zeros(self.tiling.tile_shape, np.uint16)
-        if key in self._stored_packs:
-            data = self._datasets[fmt.level_name(key.level)].id.read_direct_chunk(fmt.chunk_coordinates(self.tiling, key))[1]
-            codec.decode_into(data, tile)
-        return tile
-
-    def _add_histogram(self, field: int, channel: int, counts: np.ndarray) -> None:
-        self._totals[channel] += counts
-        if self.size_z * self.size_t > 1:
-            if (field, channel) in self._histograms:
-                counts = counts + self._histograms.pop((field, channel))
-            self._histograms[field, channel] = counts
-            if len(self._histograms) > 256:
-                self._flush_histogram(*next(iter(self._histograms)))
-            return
-        # HDF5's own call, for this is done for every plane and under the lock: half of what h5py's indexing takes
-        histograms = self._datasets[fmt.PLANE_HISTOGRAMS].id
-        place = histograms.get_space()
-        place.select_hyperslab((field, channel, 0), (1, 1, GREY_LEVELS))
-        histograms.write(self._histogram_space, place, counts)
-
-    def _flush_histogram(self, field: int, channel: int) -> None:
-        self._datasets[fmt.PLANE_HISTOGRAMS][field, channel] += self._histograms.pop((field, channel))
-
-    def _flush_checksums(self) -> None:
-        """Write which planes are there, and their checksums, a chunk of the tables at a time."""
-        acquired, checksums = self._datasets[fmt.ACQUIRED], self._datasets[fmt.CHECKSUMS]
-        step = checksums.chunks[0]
-        planes, values = np.array(list(self._checksums)), np.array(list(self._checksums.values()), np.uint32)
-        blocks = sorted(set((planes[:, 0] // step).tolist()))
-        self._reach(len(blocks) * (checksums.dtype.itemsize + acquired.dtype.itemsize) * math.prod(checksums.chunks))
-        for block in blocks:
-            inside = planes[:, 0] // step == block
-            rows = slice(block * step, (block + 1) * step)
-            for table, new in ((acquired, np.uint8(1)), (checksums, values[inside])):
-                stored = table[rows]
-                stored[(planes[inside, 0] - rows.start, *planes[inside, 1:].T)] = new
-                table[rows] = stored
-        self._checksums.clear()
-
-    def _finish(self) -> None:
-        file = self._file
-        n_planes = self._n_fields * len(self.channels)
-        tables = [table for chosen in self._position_sets.values() for table in (chosen.positions_um, chosen.plane_offsets_um)]
-        self._reach(
-            len(self._packs) * (self.tiling.tile_nbytes + _HDF5_NBYTES)
-            + len(self._histograms) * (4 * GREY_LEVELS + _HDF5_NBYTES)
-            + sum(self.tiling.tile_count(level, n_planes * self.size_z * self.size_t) for level in range(len(self.tiling.levels)))
-            * fmt.INDEX_ROW_NBYTES
-            + self._fields.nbytes
-            + n_planes * 2 * 8  # measured positions
-            + sum(np.asarray(table).nbytes for table in tables if table is not None)
-        )
-        while self._packs:
-            key, (tile, _) = self._packs.popitem(last=False)
-            self._write_chunk(key, codec.compress(tile, *self._codec))
-        while self._histograms:
-            self._flush_histogram(*next(iter(self._histograms)))
-        if self._checksums:
-            self._flush_checksums()
-        self._resize(self._n_fields)
-        file[fmt.FIELDS][:] = self._fields[: self._n_fields]
-        file[fmt.TOTAL_HISTOGRAM][:] = self._totals
-        self._write_positions()
-        for level in self._levels:
-            write_chunk_index(file, level, self.tiling, self._n_fields, (len(self.channels), self.size_z, self.size_t))
-        file.attrs["finished"] = True
-
-    def _write_positions(self) -> None:
-        offsets = {name: chosen.plane_offsets_um for name, chosen in self._position_sets.items()}
-        if self._positions_of_planes:
-            stage = np.zeros((self._n_fields, len(self.channels), 2))
-            for (field, channel), (x_um, y_um) in self._positions_of_planes.items():
-                stage[field, channel] = x_um - self._fields["x_um"][field], y_um - self._fields["y_um"][field]
-            offsets["stage"] = stage
-        for name, table in offsets.items():
-            if table is not None:
-                _add_table(self._file, f"{fmt.PLANE_OFFSETS}/{name}", np.asarray(table, np.float64))
-        for name, chosen in self._position_sets.items():
-            if name == "stage":  # lies in the table of fields
+    def _keep(self) -> None:
+        """Publish what came, and have the disk write it, until the writer ends; in a thread of its own."""
+        published, due = 0, time.monotonic() + PUBLISH_S
+        while not self._ending:
+            self._wake.wait(max(0.0, due - time.monotonic()))
+            self._wake.clear()
+            if self._ending or self._failed():
                 continue
-            dataset = _add_table(self._file, f"{fmt.POSITIONS}/{name}", np.asarray(chosen.positions_um, np.float64))
-            if chosen.matrix is not None:
-                dataset.attrs["matrix"] = chosen.matrix
+            try:
+                if time.monotonic() >= due:
+                    stored = self._n_stored
+                    if stored != published:
+                        self._publish_stored()
+                    published, due = stored, time.monotonic() + PUBLISH_S
+                self._file.sync()
+            except BaseException as error:
+                self._failure = self._failure or error
+
+    def _end_keeper(self) -> None:
+        self._ending = True
+        self._wake.set()
+        if self._keeper is not None:
+            self._keeper.join()
+
+    def _publish_stored(self) -> None:
+        self._file.publish(*self._unpublished())
+
+    def _unpublished(self) -> tuple[np.ndarray, dict[tuple[int, int], tuple[float, float]]]:
+        """The table of fields as it is, and the offsets that were measured since the last call."""
+        with self._table_lock:
+            fields, offsets = self._fields[: self._n_fields].copy(), self._unpublished_offsets
+            self._unpublished_offsets = {}
+        return fields, offsets
+
+    def _failed(self) -> bool:
+        return self._failure is not None or (self._file is not None and self._file.failure is not None)
 
     def _raise_failure(self) -> None:
-        failure = self._failure
+        failure = self._failure or (self._file.failure if self._file is not None else None)
         if failure is None:
             return
         if isinstance(failure, SlideError):
@@ -518,14 +399,6 @@ class SlideWriter:
         if isinstance(failure, OSError | RuntimeError):
             raise WriteError(f"a plane could not be written: {failure}", location=self.path) from failure
         raise failure
-
-
-def _add_table(file: h5py.File, name: str, data: np.ndarray) -> h5py.Dataset:
-    """A small table with a checksum, which HDF5 gives to chunked datasets only, and which an empty one cannot have."""
-    if not data.size:
-        return file.create_dataset(name, data=data)
-    chunks = (max(1, min(len(data), _TABLE_NBYTES * len(data) // data.nbytes)), *data.shape[1:])
-    return file.create_dataset(name, data=data, chunks=chunks, fletcher32=True)
 
 
 def _check_facts(
@@ -563,20 +436,3 @@ def _checked_image(image: np.ndarray, field_shape: tuple[int, int]) -> np.ndarra
     if not (0 < image.shape[0] <= field_shape[0] and 0 < image.shape[1] <= field_shape[1]):
         raise AcquisitionError(f"a plane of {image.shape} pixels does not fit the slide's field_shape {field_shape}")
     return image
-
-
-def _is_being_written(part: Path) -> bool:
-    """Whether a living writer holds the file. Asked before creating it: HDF5 empties a file first and looks at its lock then."""
-    try:
-        if part.exists():
-            h5py.File(part, "r+").close()
-    except BlockingIOError:
-        return True
-    except OSError:  # what a writer that was killed left behind
-        pass
-    return False
-
-
-def _sync(path: Path) -> None:
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())

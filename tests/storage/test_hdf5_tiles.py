@@ -74,8 +74,8 @@ def test_tiles_that_lie_together_are_read_at_once(path: Path, monkeypatch: pytes
         outs = empty_tiles(slide, per_field)
         slide.read_tiles(keys, outs)  # the chunk index is read now
         reads = []
-        read = slide._bytes.read
-        monkeypatch.setattr(slide._bytes, "read", lambda *place: reads.append(place) or read(*place))
+        read = slide._opened.bytes.read
+        monkeypatch.setattr(slide._opened.bytes, "read", lambda *place: reads.append(place) or read(*place))
         slide.read_tiles(keys, outs)
         assert per_field > 1
         assert len(reads) == 1
@@ -103,7 +103,7 @@ def test_tile_that_is_damaged_spares_its_neighbours(path: Path, truth: Synthetic
     with Hdf5Slide(spoilt) as slide:
         per_field = slide.tiling.levels[0].tiles_per_field
         keys = [TileKey(0, field * per_field + number, channel) for number in range(per_field)]
-        offset, _ = slide._address(keys[1])
+        offset, _ = slide._address(slide._opened, keys[1])
     with open(spoilt, "rb+") as file:
         file.seek(offset)
         file.write(b"\xff" * 16)
@@ -118,20 +118,20 @@ def test_tile_that_is_damaged_spares_its_neighbours(path: Path, truth: Synthetic
 def test_tiles_beyond_the_end_of_the_file_are_told_one_by_one(path: Path, truth: SyntheticSlide, tmp_path: Path):
     short = Path(shutil.copy(path, tmp_path / "slide.h5"))
     with Hdf5Slide(short) as slide:
-        keys = [key for key in tile_keys(slide) if key.level == 0 and slide._address(key)[1]]
-        end = max(sum(slide._address(key)) for key in keys)
-        last = next(key for key in keys if sum(slide._address(key)) == end)
+        keys = [key for key in tile_keys(slide) if key.level == 0 and slide._address(slide._opened, key)[1]]
+        end = max(sum(slide._address(slide._opened, key)) for key in keys)
+        last = next(key for key in keys if sum(slide._address(slide._opened, key)) == end)
         near = keys.index(last)
         some = keys[near - 1 : near + 1]
         outs = empty_tiles(slide, 2)
-        read = slide._bytes.read
+        read = slide._opened.bytes.read
 
         def read_short(offset: int, size: int) -> bytes:
             if offset + size > end - 1:
                 raise DamagedSlideError("the file ends before", location=slide.location)
             return read(offset, size)
 
-        slide._bytes.read = read_short
+        slide._opened.bytes.read = read_short
         outcomes = slide.read_tiles(some, outs)
         assert outcomes[0] is None
         assert isinstance(outcomes[1], DamagedSlideError)

@@ -1,0 +1,143 @@
+"""A slide file that is open: HDF5's own handle for the tables, and a plain one for the tiles whose places are known."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import h5py
+
+from rawmosaic.storage.errors import DamagedSlideError, NotASlideError, SlideError
+from rawmosaic.storage.hdf5 import format as fmt
+from rawmosaic.storage.hdf5.chunk_index import ChunkIndex
+from rawmosaic.storage.hdf5.claim import is_claimed
+from rawmosaic.storage.opening import PART_SUFFIX, is_virtual_slide
+from rawmosaic.storage.positional_file import PositionalFile
+
+_PATIENCE_S, _PAUSE_S = 10.0, 0.05
+"""A writer that begins or finishes a file keeps it to itself for a moment."""
+
+
+@dataclass(frozen=True)
+class OpenedFile:
+    """Everything that is open of one slide file. `following`: it is being written, and HDF5 reads it in SWMR mode."""
+
+    path: str
+    file: h5py.File
+    root: h5py.Group
+    bytes: PositionalFile
+    datasets: Mapping[int, h5py.Dataset]
+    index: Mapping[int, ChunkIndex | None]
+    following: bool
+
+    @classmethod
+    def open(cls, path: str, group: str, driver: str | None = None) -> OpenedFile:
+        """Raises the slide errors for what HDF5 cannot open, and for what is no slide."""
+        file = _hdf5_file(path) if driver is None else h5py.File(path, "r", driver=driver)
+        data = None
+        try:
+            data = PositionalFile(path)
+            root = file[group]
+            if root.attrs.get("format") != fmt.FORMAT_NAME:
+                raise NotASlideError(
+                    "an HDF5 file, but not a virtual slide (its attribute `format` says otherwise)", location=path
+                )
+            following = file.swmr_mode and not root.attrs.get("finished", False)
+            levels = root[fmt.LEVELS]
+            datasets = {int(level): levels[level] for level in levels if level.isdecimal()}
+            # a writer leaves its index last, and what HDF5 reads meanwhile is not to be mixed with what lies there
+            index = {level: None if following else _index_of(root, level, data) for level in datasets}
+            return cls(path, file, root, data, datasets, index, following)
+        except BaseException as error:
+            if data is not None:
+                data.close()
+            file.close()
+            if isinstance(error, SlideError) or not isinstance(error, Exception):
+                raise
+            raise DamagedSlideError(f"the slide's datasets cannot be opened: {error}", location=path) from error
+
+    @property
+    def uuid(self) -> str:
+        """What the writer named the file by; empty in files of format 1.0."""
+        return str(self.root.attrs.get("uuid", ""))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the writer closed the file properly."""
+        return bool(self.root.attrs.get("finished", False))
+
+    def refresh(self) -> None:
+        """Have HDF5 read anew what it remembers of a file that is being written."""
+        for name in (fmt.ACQUIRED, fmt.FIELDS, fmt.CHECKSUMS, fmt.TOTAL_HISTOGRAM, fmt.PLANE_HISTOGRAMS, fmt.STAGE_OFFSETS):
+            if name in self.root:
+                self.root[name].refresh()
+        for dataset in self.datasets.values():
+            dataset.refresh()
+
+    def close(self) -> None:
+        """Give all handles back; closing twice is harmless."""
+        self.bytes.close()
+        if self.file:
+            self.file.close()
+
+
+def place_of(path: str | os.PathLike) -> str:
+    """Where the file of that name lies: under it, or, while it is being written and there is no older one, under NAME.part."""
+    path = os.fspath(path)
+    part = path + PART_SUFFIX
+    return part if not os.path.exists(path) and os.path.exists(part) else path
+
+
+def _index_of(root: h5py.Group, level: int, data: PositionalFile) -> ChunkIndex | None:
+    name = f"{fmt.CHUNK_INDEX}/{level}"
+    if name not in root:
+        return None
+    dataset = root[name]
+    offset = dataset.id.get_offset()
+    # a tool that copies the file moves the chunks; then the table's own place has changed as well
+    if offset is None or offset != dataset.attrs.get("offset"):
+        return None
+    return ChunkIndex(data, offset, dataset.shape[0])
+
+
+def _hdf5_file(path: str) -> h5py.File:
+    """The HDF5 file, following a writer (SWMR) where it was not closed; the slide errors otherwise."""
+    if not os.path.exists(path):
+        raise NotASlideError("there is no such file", location=path)
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        reason = "the file is not HDF5, so it is not a virtual slide"
+        is_hdf5 = is_virtual_slide(path)
+        if is_hdf5:
+            try:
+                return _opened_somehow(path)
+            except OSError as error:
+                reason = f"the HDF5 file cannot be opened ({error})"
+        if not path.endswith(PART_SUFFIX) or not is_claimed(path) or time.monotonic() > deadline:
+            raise (DamagedSlideError if is_hdf5 else NotASlideError)(reason, location=path)
+        time.sleep(_PAUSE_S)
+
+
+def _opened_somehow(path: str) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        reason = str(error)
+    if "unable to lock file" in reason:  # file servers without locks
+        try:
+            return h5py.File(path, "r", locking=False)
+        except OSError as error:
+            reason = str(error)
+    shared = "locking flag" in reason
+    if shared:  # this process follows or writes the file already; one that was finished since is opened apart from that
+        with contextlib.suppress(OSError):
+            return h5py.File(path, "r", driver="stdio")
+    if shared or "already open for write" in reason or "consistency flags" in reason:
+        try:
+            return h5py.File(path, "r", swmr=True, locking=False)
+        except OSError as error:
+            reason = f"its writer did not finish it, and it cannot be followed either: {error}"
+    raise OSError(reason)

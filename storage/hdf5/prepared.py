@@ -1,0 +1,70 @@
+"""All that is made of a plane before the file is touched: reduced, counted, summed and compressed by any thread."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from rawmosaic.storage import codec
+from rawmosaic.storage.histogram import grey_level_counts
+from rawmosaic.storage.pyramid import PlaneReducer, TileKey, Tiling
+
+
+@dataclass(frozen=True)
+class PreparedPlane:
+    """One plane, ready to be written.
+
+    chunks    compressed tiles of the block levels
+    packed    (level, area mean) of the packed levels, which share tiles with other fields
+    counts    (65536,) uint32 grey levels
+    """
+
+    field: int
+    slot: int
+    channel: int
+    z: int
+    t: int
+    chunks: list[tuple[TileKey, bytes]]
+    packed: list[tuple[int, np.ndarray]]
+    checksum: int
+    counts: np.ndarray
+
+
+class Preparer:
+    """Prepares one plane after the other, in memory of its own that is used again. One thread at a time."""
+
+    def __init__(self, tiling: Tiling, levels: range, compression: tuple[str, int]):
+        self._tiling, self._levels, self._compression = tiling, levels, compression
+        self._reducer = PlaneReducer(tiling.factors)
+        self._padded = np.empty(tiling.tile_shape, np.uint16)
+
+    def prepare(self, pixels: np.ndarray, field: int, slot: int, channel: int, z: int, t: int) -> PreparedPlane:
+        """Everything about a C-contiguous (h, w) uint16 plane, whose pixels are lost: counting sorts them in place."""
+        layers = self._reducer.reduce(pixels)
+        checksum = zlib.crc32(pixels)
+        chunks, packed = [], []
+        for level in self._levels:
+            if self._tiling.levels[level].packed:
+                packed.append((level, layers[level].copy()))
+            else:
+                chunks += self._block_chunks(layers[level], level, field, channel, z, t)
+        counts = grey_level_counts(pixels, overwrite=True)
+        return PreparedPlane(field, slot, channel, z, t, chunks, packed, checksum, counts)
+
+    def _block_chunks(
+        self, plane: np.ndarray, level: int, field: int, channel: int, z: int, t: int
+    ) -> list[tuple[TileKey, bytes]]:
+        cut = self._tiling.levels[level]
+        height, width = self._tiling.tile_shape
+        chunks, padded = [], self._padded
+        for row in range(-(-plane.shape[0] // height)):
+            for column in range(-(-plane.shape[1] // width)):
+                piece = plane[row * height : (row + 1) * height, column * width : (column + 1) * width]
+                if piece.shape != padded.shape:
+                    padded[...] = 0
+                padded[: piece.shape[0], : piece.shape[1]] = piece
+                index = field * cut.tiles_per_field + row * cut.grid[1] + column
+                chunks.append((TileKey(level, index, channel, z, t), codec.compress(padded, *self._compression)))
+        return chunks
