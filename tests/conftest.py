@@ -39,6 +39,7 @@ def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAWMOSAIC_CACHE", str(folder))
+        patch.setenv("RAWMOSAIC_DATA", str(folder / "data"))
         for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):
             patch.setenv(name, str(tmp_path_factory.mktemp(name.lower())))
         yield folder
@@ -46,10 +47,11 @@ def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def own_cache(session_cache: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache folder of the test's own."""
+    """An empty cache folder of the test's own, and an empty folder for what belongs to the user."""
     name = re.sub(r"\W+", "-", request.node.nodeid)[-80:]
     folder = session_cache / f"{name}-{time.monotonic_ns()}"
     monkeypatch.setenv("RAWMOSAIC_CACHE", str(folder))
+    monkeypatch.setenv("RAWMOSAIC_DATA", str(folder / "data"))
     return folder
 
 

@@ -20,13 +20,21 @@ from rawmosaic.viewer.channels import ChannelView, default_colors, percentile_li
 from rawmosaic.viewer.follower import Follower
 from rawmosaic.viewer.loader import TileLoader
 from rawmosaic.viewer.motion import Motion
-from rawmosaic.viewer.plan import OVERLAP_MODES, FramePlan, Geometry, TileNumbers, View, outline_rows, plan_frame
+from rawmosaic.viewer.plan import (
+    INTERPOLATIONS,
+    OVERLAP_MODES,
+    PROJECTIONS,
+    FramePlan,
+    Geometry,
+    TileNumbers,
+    View,
+    outline_rows,
+    plan_frame,
+)
 from rawmosaic.viewer.renderer import Renderer, Target
 from rawmosaic.viewer.staging import Staging
 from rawmosaic.viewer.tile_store import TileStore, is_software_driver, layers_for_view
 
-INTERPOLATIONS = ("auto", "nearest", "smooth")
-PROJECTIONS = ("none", "max")
 UPLOAD_DEADLINE_S = 0.004
 """Time that one frame spends on uploads; what is left comes with the next."""
 

@@ -19,6 +19,8 @@ from rawmosaic.storage.spatial_index import SpatialIndex
 from rawmosaic.viewer.camera import Camera, bounds_of
 
 OVERLAP_MODES = ("top", "nearest", "feather", "max")
+INTERPOLATIONS = ("auto", "nearest", "smooth")
+PROJECTIONS = ("none", "max")
 ROWS_BEFORE_CHANNELS = 3
 """Table rows per quad before those of its channels; shaders/mosaic.vert says what each holds."""
 
