@@ -34,6 +34,7 @@ KEYS = {
     "\\": "statistics",
     "F11": "full screen",
     "Shift + C": "contrast panel",
+    "Shift + A": "annotations",
     "b": "scale bar",
     "m": "minimap",
     "Tab": "side panel",

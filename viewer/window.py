@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,6 +29,14 @@ DOUBLE_CLICK_S = 0.35
 DOUBLE_CLICK_PX = 5.0
 
 _CTRL_KEYS = (glfw.KEY_LEFT_CONTROL, glfw.KEY_RIGHT_CONTROL, glfw.KEY_LEFT_SUPER, glfw.KEY_RIGHT_SUPER)
+_ALT_KEYS = (glfw.KEY_LEFT_ALT, glfw.KEY_RIGHT_ALT)
+_EDITING_KEYS = {
+    glfw.KEY_ESCAPE: "escape",
+    glfw.KEY_ENTER: "enter",
+    glfw.KEY_KP_ENTER: "enter",
+    glfw.KEY_DELETE: "delete",
+    glfw.KEY_BACKSPACE: "backspace",
+}
 _SHIFT_KEYS = (glfw.KEY_LEFT_SHIFT, glfw.KEY_RIGHT_SHIFT)
 _NAMED_KEYS = {
     glfw.KEY_LEFT: "left",
@@ -87,6 +96,7 @@ class MosaicWindow:
             self.close()
             raise
         self._dragging: str | None = None
+        self._panned = False
         self._handled_key = False
         self._cursor = (-1.0, -1.0)
         self._pressed_at = (-1e9, 0.0, 0.0)
@@ -104,7 +114,7 @@ class MosaicWindow:
         self.slide, self._owns_slide, self._engine = slide, owned, engine
         self._controls, self._statistics = Controls(engine), Statistics()
         self._desk = self._new_desk()
-        self._warm, self._wake_in, self._dirty = False, None, True
+        self._warm, self._wake_at, self._dirty = False, math.inf, True
         if len(engine.channels) > MOST_SHOWN_AT_FIRST:  # sixty colours at once are white, and slow
             for look in engine.channels[SHOWN_OF_MANY:]:
                 look.visible = False
@@ -116,6 +126,9 @@ class MosaicWindow:
         if self._engine is None:
             return
         self._later.forget_all()
+        if self._desk.board is not None:
+            with suppress(SlideError):  # it was told while there was somebody to hear it
+                self._desk.board.close()
         self._engine.close()
         self._engine = None
         if self._panels is not None:
@@ -149,7 +162,7 @@ class MosaicWindow:
             glfw.wait_events_timeout(LOADING_S)  # an arriving tile ends it
         else:
             self._warm_up()
-            glfw.wait_events_timeout(IDLE_S if self._wake_in is None else max(min(self._wake_in, IDLE_S), 1e-3))
+            glfw.wait_events_timeout(max(min(self._wake_at - time.monotonic(), IDLE_S), 1e-3))
         if self._needs_frame() or self._engine.report.tiles_failed:
             self._draw()
 
@@ -189,7 +202,7 @@ class MosaicWindow:
     def _needs_frame(self) -> bool:
         report = self._engine.report
         panels_move = self._panels is not None and self._panels.layer.frames_due > 0
-        due = self._wake_in is not None and self._wake_in <= 0.0
+        due = time.monotonic() >= self._wake_at
         return self._dirty or panels_move or due or not report.complete or report.tiles_uploaded > 0
 
     def _warm_up(self) -> None:
@@ -220,8 +233,9 @@ class MosaicWindow:
             self._changed(desk.picture_changed)
             desk.picture_changed = False
             wake.append(desk.message_fades_in())
+            wake.append(desk.board.save_when_due(self._later))
             self._note_cursor()
-        self._wake_in = min((seconds for seconds in wake if seconds is not None), default=None)
+        self._wake_at = time.monotonic() + min((seconds for seconds in wake if seconds is not None), default=math.inf)
         glfw.swap_buffers(self._window)
         glfw.set_window_title(self._window, _title(self.slide, self._engine))
 
@@ -265,6 +279,10 @@ class MosaicWindow:
             getattr(self._preferences, name) for name in ("side_panel", "minimap", "scale_bar")
         )
         desk.act = self._actions(desk)
+        if self._panels is not None:
+            from rawmosaic.viewer.ui.board import Board
+
+            desk.board = Board(self.slide)
         return desk
 
     def _actions(self, desk) -> dict[str, Callable[..., object]]:
@@ -391,25 +409,52 @@ class MosaicWindow:
         if self._panels is not None:
             self._panels.layer.on_cursor(*cursor)
         if self._dragging == "pan":
+            self._panned = True
             self._changed(self._controls.pan(*moved))
         elif self._dragging == "contrast":
             self._changed(self._controls.contrast_drag(*moved))
+        elif self._dragging == "draw" or self._over_picture():
+            self._hand("move")
 
     def _on_button(self, window, button: int, action: int, _mods: int) -> None:
         pressed = action != glfw.RELEASE
         if self._panels is not None:
             self._panels.layer.on_button(button, pressed)
         if not pressed:
+            if button == glfw.MOUSE_BUTTON_LEFT and self._dragging is not None:
+                self._hand("release", panned=self._panned)
             self._dragging = None
             return
         if not self._over_picture():
             return
-        if button == glfw.MOUSE_BUTTON_LEFT and self._is_double_click():
-            self._fill_with_field()
-            return
+        self._panned = False
         space = glfw.get_key(window, glfw.KEY_SPACE) == glfw.PRESS
+        if button == glfw.MOUSE_BUTTON_LEFT and not space:
+            double = self._is_double_click()
+            if self._hand("double_click" if double else "press"):
+                self._dragging = "draw"
+                return
+            if double:
+                self._fill_with_field()
+                return
         contrast = button == glfw.MOUSE_BUTTON_RIGHT and not space
         self._dragging = "contrast" if contrast else "pan"
+
+    def _hand(self, event: str, **more) -> bool:
+        """Tell the annotations' editor of the mouse; whether it took the event."""
+        board = self._desk.board
+        if board is None or not self._desk.shown.annotations:
+            return False
+        from rawmosaic.viewer.ui.board import TOLERANCE_UNITS
+
+        camera = self._engine.camera
+        place = camera.to_mosaic(*self._in_picture(*self._cursor))
+        tolerance_um = TOLERANCE_UNITS * self._pixels_per_unit() / camera.px_per_um
+        held = (("shift", _SHIFT_KEYS), ("ctrl", _CTRL_KEYS), ("alt", _ALT_KEYS))
+        mods = [name for name, keys in held if _is_down(self._window, keys)]
+        taken = getattr(board.editor, event)(*place, tolerance_um, mods, **more)
+        self._changed(taken)
+        return taken
 
     def _is_double_click(self) -> bool:
         now, (before, x, y) = time.monotonic(), self._pressed_at
@@ -440,6 +485,11 @@ class MosaicWindow:
         if mods & (glfw.MOD_CONTROL | glfw.MOD_SUPER):
             self._handled_key = True
             self._command(key, mods)
+            return
+        board = self._desk.board
+        if board is not None and key in _EDITING_KEYS and board.editor.key(_EDITING_KEYS[key]):
+            self._handled_key = True
+            self._changed(True)
             return
         name = _NAMED_KEYS.get(key)
         if mods & glfw.MOD_SHIFT and key in _SHIFTED_DIGITS:
@@ -480,7 +530,7 @@ class MosaicWindow:
         if self._handled_key or typing:
             return
         character, shown = chr(codepoint), self._desk.shown
-        toggled = {"?": "keys", "\\": "statistics", "b": "scale_bar", "m": "minimap"}.get(character)
+        toggled = {"?": "keys", "\\": "statistics", "b": "scale_bar", "m": "minimap", "A": "annotations"}.get(character)
         if character in ("q", "Q"):
             glfw.set_window_should_close(window, True)
         elif toggled is not None:

@@ -236,3 +236,63 @@ def test_the_picture_below_the_panels_is_that_of_the_engine(window):
         viewer.camera = camera
         expected = viewer.render()
     assert np.abs(shown[..., :3].astype(int) - expected[..., :3]).max() <= 1
+
+
+def test_a_rectangle_is_drawn_and_kept_beside_the_slide(open_window, tmp_path):
+    import json
+
+    from rawmosaic.storage import open_slide
+    from rawmosaic.storage.testing import write_slide
+
+    path = write_slide(slide(2), tmp_path / "scan.h5")
+    with open_slide(path) as opened:
+        window = open_window(opened)
+        hands, top = Hands(window), window._picture_area()[1]
+        window.desk.board.editor.tool = "rectangle"
+        hands.drag(1, (200, top + 150), (300, top + 250))
+        until(window, lambda: len(window.desk.board.annotations) == 1)
+        (number,) = window.desk.board.annotations
+        box = window.desk.board.annotations[number].shape.box_um
+        camera = window.engine.camera
+        assert box == pytest.approx((*camera.to_mosaic(200, 150), *camera.to_mosaic(300, 250)), abs=2 / camera.px_per_um)
+        kept = tmp_path / "scan.h5.annotations.geojson"
+        until(window, kept.exists)
+        assert json.loads(kept.read_text())["features"][0]["geometry"]["type"] == "Polygon"
+        hands.key("Delete")
+        until(window, lambda: len(window.desk.board.annotations) == 0)
+        window.close()
+    assert json.loads(kept.read_text())["features"] == []
+
+
+def test_the_picture_is_still_panned_while_annotations_are_shown(window, hands: Hands):
+    before, top = window.engine.camera, window._picture_area()[1]
+    hands.drag(1, (200, top + 150), (260, top + 150))
+    until(window, lambda: window.engine.camera.x_um < before.x_um)
+
+
+def test_a_double_click_fills_the_window_with_a_field(window, hands: Hands):
+    top = window._picture_area()[1]
+    field = 6
+    x, y = window.engine.camera.to_window(*window.slide.positions()[field])
+    hands.move(round(x), round(y) + top)
+    hands.do("click", "--repeat", "2", "--delay", "40", "1")
+    until(window, lambda: window.engine.camera.scale > 3.0)
+    assert (window.engine.camera.x_um, window.engine.camera.y_um) == pytest.approx(window.slide.positions()[field])
+
+
+def test_another_slide_takes_the_place_of_the_first(window, tmp_path):
+    from rawmosaic.storage.testing import write_slide
+
+    path = write_slide(slide(2), tmp_path / "other.h5")
+    window.open(str(path))
+    until(window, lambda: len(window.engine.channels) == 2)
+    until(window, lambda: window.engine.report.complete and window.engine.report.tiles_wanted > 0)
+    assert window.screenshot()[..., :3].any()
+
+
+def test_a_location_that_is_no_slide_is_told_and_the_picture_stays(window, tmp_path):
+    first = window.engine
+    window.open(str(tmp_path / "nothing.h5"))
+    until(window, lambda: window.desk.message is not None and window.desk.message.kind == "error")
+    assert "nothing.h5" in window.desk.message.text
+    assert window.engine is first

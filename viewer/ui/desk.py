@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from rawmosaic.storage.slide import Slide
 from rawmosaic.viewer.controls import Controls
@@ -13,6 +14,9 @@ from rawmosaic.viewer.engine import Engine
 from rawmosaic.viewer.later import Later
 from rawmosaic.viewer.preferences import Preferences
 from rawmosaic.viewer.statistics import Statistics
+
+if TYPE_CHECKING:
+    from rawmosaic.viewer.ui.board import Board
 
 MESSAGE_S = 8.0
 MOST_MESSAGES = 200
@@ -58,6 +62,8 @@ class Desk:
     selected: set[int] = field(default_factory=set)
     channel_filter: str = ""
     cursor_um: tuple[float, float] | None = None
+    board: Board | None = None
+    measured: list[str] = field(default_factory=list)
     messages: deque[Message] = field(default_factory=lambda: deque(maxlen=MOST_MESSAGES))
     picture_changed: bool = False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imgui_bundle import imgui
 
-from rawmosaic.viewer.ui import channels_panel, mixer_panel, overlays, theme, toolbar, view_panel
+from rawmosaic.viewer.ui import annotations_panel, channels_panel, mixer_panel, overlays, theme, toolbar, view_panel
 from rawmosaic.viewer.ui.contrast_panel import ContrastPanel
 from rawmosaic.viewer.ui.desk import Desk
 from rawmosaic.viewer.ui.layer import Layer
@@ -64,6 +64,8 @@ class Panels:
                 self._side(desk)
         if desk.shown.status:
             overlays.status_line(desk, (0, below, area[2], area[1] - below))
+        if desk.board is not None and desk.shown.annotations:
+            desk.board.draw(desk.engine.camera, area)
         if desk.shown.scale_bar:
             overlays.scale_bar(desk, area)
         if desk.shown.minimap:
@@ -84,6 +86,8 @@ class Panels:
             self.stack.draw(desk)
         if section("View"):
             view_panel.draw(desk)
+        if desk.board is not None and section("Annotations"):
+            annotations_panel.draw(desk)
         if section("Mixer", opened=False):
             mixer_panel.draw(desk)
         if section("Mouse", opened=False):
