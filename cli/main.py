@@ -21,6 +21,7 @@ COMMANDS = {
     "export": "Write a slide, or a part of it, in another form: figures.",
     "import": "Copy a raw acquisition into one virtual slide file.",
     "info": "Say what a slide holds.",
+    "measure": "Measure annotations: lengths, areas and raw counts, as a table.",
     "verify": "Prove that a virtual slide is as it was written.",
     "serve": "Serve slides to viewers on other machines.",
     "keys": "Say who may look at what is served.",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rawmosaic.storage.errors import WriteError
 from rawmosaic.storage.slide import Slide
-from rawmosaic.viewer.annotations.geojson import Document, Frame, composed, read_geojson
+from rawmosaic.viewer.annotations.geojson import Document, Frame, composed, no_collection, read_geojson
 from rawmosaic.viewer.annotations.model import AnnotationSet, Snapshot
 
 SUFFIX = ".annotations.geojson"
@@ -68,7 +68,7 @@ def write_geojson(path: str | os.PathLike, document: Document) -> None:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(unfinished, "w", encoding="utf-8", newline="\n") as file:
+        with open(unfinished, "w", encoding="utf-8", newline="\n") as file, no_collection():
             file.writelines(composed(document))
             file.flush()
             os.fsync(file.fileno())

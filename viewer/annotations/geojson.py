@@ -6,11 +6,13 @@ What rawmosaic does not understand of a file is kept with the annotation, or wit
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -47,13 +49,14 @@ class Frame:
     @classmethod
     def of(cls, slide: Slide) -> Frame:
         """Of the picture that shows all fields of a slide where the stage put them."""
+        pixel_size_um = slide.header.pixel_size_um or 1.0
         placement = slide.placement("stage")
         half_um = placement.half_extents_um(slide.fields["width"], slide.fields["height"])
         boxes = [bounds_of(placement.centres_um(channel), half_um) for channel in range(len(slide.channels))]
         if not slide.n_fields or not boxes:
-            return cls(slide.header.pixel_size_um)
+            return cls(pixel_size_um)
         left, top = np.array(boxes)[:, :2].min(axis=0).round(DECIMALS).tolist()
-        return cls(slide.header.pixel_size_um, (left, top))
+        return cls(pixel_size_um, (left, top))
 
     def to_um(self, pixels: np.ndarray) -> np.ndarray:
         """(n, 2) pixels → mosaic µm in whole picometres."""
@@ -90,6 +93,24 @@ def read_geojson(path: str | os.PathLike, frame: Frame) -> Document:
 
     Raises DamagedSlideError, saying what and where, for what is no GeoJSON; FormatVersionError for a newer rawmosaic's.
     """
+    with no_collection():
+        return _read(path, frame)
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Leave cyclic garbage alone: its collector would look through a million new lists again and again, for most of the time."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _read(path: str | os.PathLike, frame: Frame) -> Document:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
         data = json.loads(text)

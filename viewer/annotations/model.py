@@ -98,6 +98,7 @@ class AnnotationSet:
 
     def __init__(self, annotations: Iterable[Annotation] = (), classes: Iterable[AnnotationClass] = ()):
         self.revision = 0
+        self._numbers: tuple[int, list[int]] | None = None
         self._items: list[Annotation | None] = list(annotations)
         self._count = len(self._items)
         self._boxes = np.array([item.shape.box_um for item in self._items], np.float64).reshape(-1, 4)
@@ -114,7 +115,9 @@ class AnnotationSet:
         return self._count
 
     def __iter__(self) -> Iterator[int]:
-        return (number for number, item in enumerate(self._items) if item is not None)
+        if self._numbers is None or self._numbers[0] != self.revision:
+            self._numbers = self.revision, [number for number, item in enumerate(self._items) if item is not None]
+        return iter(self._numbers[1])
 
     def __contains__(self, number: object) -> bool:
         return isinstance(number, int | np.integer) and 0 <= number < len(self._items) and self._items[number] is not None
@@ -205,7 +208,8 @@ class AnnotationSet:
         """Make a class known, or give it another colour, "#rrggbb"."""
         if name:
             classes = dict(self._classes)
-            classes[name] = AnnotationClass(name, checked_color(color) if color else self._next_color(name))
+            known = classes.get(name)
+            classes[name] = AnnotationClass(name, color or (known.color if known else next_color(classes)))
             self._do(f"class {name}", [], classes, merge=("class", name))
 
     def rename_class(self, name: str, new_name: str) -> None:
@@ -255,21 +259,23 @@ class AnnotationSet:
     def _do(
         self, label: str, changes: list[_Change], classes: dict[str, AnnotationClass] | None = None, merge: object = None
     ) -> None:
-        before = dict(self._classes)
-        after = before if classes is None else classes
+        key = None if merge is None else (merge, _numbers_of(changes))
+        last = self._done[-1] if key is not None and self._done and self._done[-1].merge == key else None
+        # what the steps made that this one takes over is made anew: a class typed letter by letter leaves no shorter ones
+        before = dict(self._classes) if last is None else last.classes_before
+        after = dict(before) if classes is None else classes
         for name in dict.fromkeys(change.after.class_name for change in changes if change.after is not None):
             if name and name not in after:
-                after = {**after, name: AnnotationClass(name, self._next_color(name))}
-        if not changes and after == before:
+                after[name] = AnnotationClass(name, next_color(after))
+        if not changes and after == self._classes:
             return
         self._undone.clear()
-        if merge is not None and self._done and self._done[-1].merge == (merge, _numbers_of(changes)):
-            last = self._done.pop()
+        if last is not None:
+            self._done.pop()
             first = {change.number: change.before for change in last.changes}
-            merged = tuple(_Change(change.number, first[change.number], change.after) for change in changes)
-            step = _Step(label, merged, last.classes_before, after, last.merge)
+            step = _Step(label, tuple(change._replace(before=first[change.number]) for change in changes), before, after, key)
         else:
-            step = _Step(label, tuple(changes), before, after, None if merge is None else (merge, _numbers_of(changes)))
+            step = _Step(label, tuple(changes), before, after, key)
         self._done.append(step)
         del self._done[:-MOST_STEPS]
         self._apply(step)
@@ -284,7 +290,7 @@ class AnnotationSet:
         changed = [number for number, _, after in step.changes if after is not None]
         if step.classes_after != self._classes:
             self._classes = dict(step.classes_after)
-            changed = list(self)
+            changed = [number for number, item in enumerate(self._items) if item is not None]
         for number in changed:
             self._colors[number] = rgb(self.color_of(self._items[number]))
         self.revision += 1
@@ -308,14 +314,13 @@ class AnnotationSet:
 
     def _know_class(self, name: str) -> None:
         if name and name not in self._classes:
-            self._classes[name] = AnnotationClass(name, self._next_color(name))
+            self._classes[name] = AnnotationClass(name, next_color(self._classes))
 
-    def _next_color(self, name: str) -> str:
-        """The colour that a class has, or the first of the palette that the fewest others have."""
-        if name in self._classes:
-            return self._classes[name].color
-        taken = [known.color for known in self._classes.values()]
-        return min(CLASS_COLORS, key=taken.count)
+
+def next_color(classes: Mapping[str, AnnotationClass]) -> str:
+    """The first colour of the palette that the fewest classes have."""
+    taken = [known.color for known in classes.values()]
+    return min(CLASS_COLORS, key=taken.count)
 
 
 def _numbers_of(changes: Iterable[_Change]) -> tuple[int, ...]:
