@@ -66,7 +66,7 @@ class MosaicWindow:
     """A glfw window with one engine. `run()` until closed, or `step()` by step; from the main thread.
 
     `panels=False` is the bare picture; so is a machine without imgui-bundle. `ui_scale`: pixels a unit of the panels, as the
-    screen says if not told.
+    screen says if not told. `remembers`: whether a slide looks as it was left, and is listed among the recent ones.
     """
 
     def __init__(
@@ -77,10 +77,12 @@ class MosaicWindow:
         visible: bool = True,
         panels: bool = True,
         ui_scale: float | None = None,
+        remembers: bool = True,
         **budgets,
     ):
-        self._ui_scale, self._budgets = ui_scale, budgets
-        self._engine = self._panels = self._later = self._opening = self._dialog = None
+        self._ui_scale, self._budgets, self._remembers = ui_scale, budgets, remembers and panels
+        self._engine = self._panels = self._later = self._opening = self._dialog = self._undo = None
+        self._gesture: str | None = None
         self._owns_slide = False
         self._window = create_window(_title(slide), size, visible=visible)
         try:
@@ -121,11 +123,42 @@ class MosaicWindow:
             self._desk.say(f"{SHOWN_OF_MANY} of {len(engine.channels)} channels are shown")
         self._fit_picture()
         engine.fit()
+        if self._remembers:
+            self._recall()
+        if self._panels is not None:
+            from rawmosaic.viewer.ui.undo import Undo
+
+            self._undo = Undo(engine, self._desk.board.annotations)
+
+    def _recall(self) -> None:
+        """Show the slide as it was left, and note that it was opened."""
+        from rawmosaic.viewer import recent, saved_state
+
+        for line in saved_state.restore(self._engine):
+            self._desk.say(line, "warning")
+        recent.remember(self.slide.location, self.slide.header.name)
+        self._kept = self._engine_state()
+
+    def _engine_state(self):
+        from rawmosaic.viewer.display_state import capture
+
+        return capture(self._engine)
+
+    def _keep(self) -> None:
+        """Keep what the view looks like, if that is something else than was kept."""
+        from rawmosaic.viewer import saved_state
+
+        state = self._engine_state()
+        if state != self._kept:
+            with suppress(SlideError):  # a read-only disk: the next window begins anew
+                saved_state.save(self.slide, state)
 
     def _leave_slide(self) -> None:
         if self._engine is None:
             return
         self._later.forget_all()
+        if self._remembers:
+            self._keep()
         if self._desk.board is not None:
             with suppress(SlideError):  # it was told while there was somebody to hear it
                 self._desk.board.close()
@@ -234,6 +267,9 @@ class MosaicWindow:
             desk.picture_changed = False
             wake.append(desk.message_fades_in())
             wake.append(desk.board.save_when_due(self._later))
+            held = self._dragging is not None or panels.layer.is_held
+            self._undo.note("hand" if held else self._gesture, held)
+            self._gesture = None
             self._note_cursor()
         self._wake_at = time.monotonic() + min((seconds for seconds in wake if seconds is not None), default=math.inf)
         glfw.swap_buffers(self._window)
@@ -294,6 +330,11 @@ class MosaicWindow:
             "one to one": key("kp_5"),
             "side": self._toggle_side,
             "auto slide": lambda channels: desk.touch(self._controls.auto_contrast(channels)),
+            "undo": lambda: desk.touch(self._undo.undo()),
+            "undo?": lambda: self._undo.can_undo,
+            "redo": lambda: desk.touch(self._undo.redo()),
+            "redo?": lambda: self._undo.can_redo,
+            "recent": _recent_locations,
             "open": self._ask_what_to_open,
             "open location": self.open,
         }
@@ -392,6 +433,7 @@ class MosaicWindow:
             self._panels.layer.on_scroll(dx, dy)
         if not self._over_picture():
             return
+        self._gesture = "wheel"
         sign = -1.0 if self._preferences.invert else 1.0
         ctrl, shift = (_is_down(window, keys) for keys in (_CTRL_KEYS, _SHIFT_KEYS))
         if not ctrl and (shift or self._preferences.scroll == "pan"):
@@ -577,6 +619,12 @@ class MosaicWindow:
         width, height = glfw.get_window_size(self._window)
         pixels = self._framebuffer_size()
         return pixels[0] / max(width, 1), pixels[1] / max(height, 1)
+
+
+def _recent_locations() -> list[str]:
+    from rawmosaic.viewer.recent import recent
+
+    return [entry.location for entry in recent()]
 
 
 def _is_down(window, keys: tuple[int, ...]) -> bool:

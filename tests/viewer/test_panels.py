@@ -31,6 +31,7 @@ def open_window(display: str):  # noqa: ARG001
     made = []
 
     def opener(slide, size: tuple[int, int] = SIZE, **options):
+        options.setdefault("remembers", False)
         try:
             window = MosaicWindow(slide, size, **options)
         except GraphicsError as error:
@@ -296,3 +297,38 @@ def test_a_location_that_is_no_slide_is_told_and_the_picture_stays(window, tmp_p
     until(window, lambda: window.desk.message is not None and window.desk.message.kind == "error")
     assert "nothing.h5" in window.desk.message.text
     assert window.engine is first
+
+
+def test_a_slide_looks_as_it_was_left(open_window, tmp_path):
+    from rawmosaic.storage import open_slide
+    from rawmosaic.storage.testing import write_slide
+    from rawmosaic.viewer.recent import recent
+
+    path = write_slide(slide(2), tmp_path / "scan.h5")
+    with open_slide(path) as opened:
+        window = open_window(opened, remembers=True)
+        window.engine.look_at(50.0, 60.0, 2.5)
+        window.engine.channels[1].color, window.engine.background = "#ff8000", "white"
+        window.close()
+    assert recent()[0].location == str(path)
+    with open_slide(path) as opened:
+        window = open_window(opened, remembers=True)
+        camera = window.engine.camera
+        assert (camera.x_um, camera.y_um, camera.scale) == (50.0, 60.0, 2.5)
+        assert (window.engine.channels[1].color, window.engine.background) == ("#ff8000", "white")
+
+
+def test_what_hands_did_is_undone_in_turn(window, hands: Hands):
+    whole, top = window.engine.camera, window._picture_area()[1]
+    hands.drag(1, (200, top + 150), (260, top + 150))
+    until(window, lambda: window.engine.camera != whole)
+    moved = window.engine.camera
+    hands.key("2")
+    until(window, lambda: not window.engine.channels[1].visible)
+    hands.key("ctrl+z")
+    until(window, lambda: window.engine.channels[1].visible)
+    assert window.engine.camera == moved
+    hands.key("ctrl+z")
+    until(window, lambda: window.engine.camera == whole)
+    hands.key("ctrl+shift+z")
+    until(window, lambda: window.engine.camera == moved)

@@ -234,6 +234,11 @@ class AnnotationSet:
         return self._done[-1].label if self._done else None
 
     @property
+    def undo_count(self) -> int:
+        """How many steps `undo` could take back, one after the other."""
+        return len(self._done)
+
+    @property
     def redo_label(self) -> str | None:
         """What `redo` would do again; None if there is nothing."""
         return self._undone[-1].label if self._undone else None
@@ -288,9 +293,9 @@ class AnnotationSet:
             self._items[number] = after
             self._boxes[number] = np.nan if after is None else after.shape.box_um
         changed = [number for number, _, after in step.changes if after is not None]
-        if step.classes_after != self._classes:
-            self._classes = dict(step.classes_after)
-            changed = [number for number, item in enumerate(self._items) if item is not None]
+        before, self._classes = self._classes, dict(step.classes_after)
+        if recolored := {name for name in {*before, *self._classes} if before.get(name) != self._classes.get(name)}:
+            changed += [n for n, item in enumerate(self._items) if item is not None and item.class_name in recolored]
         for number in changed:
             self._colors[number] = rgb(self.color_of(self._items[number]))
         self.revision += 1

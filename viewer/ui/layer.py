@@ -149,6 +149,12 @@ class Layer:
         return imgui.get_io().want_capture_mouse
 
     @property
+    def is_held(self) -> bool:
+        """Whether a widget is being dragged or typed into."""
+        imgui.set_current_context(self._context)
+        return imgui.is_any_item_active()
+
+    @property
     def wants_text(self) -> bool:
         """Whether somebody types into a panel."""
         imgui.set_current_context(self._context)
