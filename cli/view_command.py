@@ -12,6 +12,7 @@ EXAMPLES = """\b
 Examples:
   rawmosaic view slide.h5
   rawmosaic view acquisition/
+  rawmosaic view tcp://host:5555/slide-name
   rawmosaic view TileConfiguration.txt --pixel-size-um 2.583
   rawmosaic view slide.h5 --ram 2G --vram 512M
 """
@@ -25,7 +26,8 @@ def command(location: str, ram: str | None, vram: str | None, **acquisition: Any
     """Look at the slide or raw acquisition at LOCATION in a window.
 
     Drag to move, turn the wheel to zoom, press ? for all keys. A raw acquisition is shown in place: its zoom layers are made in
-    the background and kept for the next time.
+    the background and kept for the next time. Of a slide on a server, what was seen is kept on this disk, 10 GB at most or what
+    RAWMOSAIC_DISK_CACHE says (such as 50G; 0 for nothing).
     """
     options = opening_options(location, acquisition)
     from rawmosaic.storage import open_slide
