@@ -191,7 +191,7 @@ def test_flipped_byte_in_the_cache_does_not_reach_the_picture_twice(tmp_path: Pa
     with open_slide(folder) as slide:
         slide.wait()
         expected = slide.read_tile(TileKey(1, 0, 0))
-        offset, size = slide._cached._index[1].find(0)
+        offset, size = slide._cached._opened.index[1].find(0)
     (path,) = kept()
     content = bytearray(path.read_bytes())
     content[offset : offset + size] = bytes(size)
