@@ -21,11 +21,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rawmosaic.storage.errors import DamagedSlideError, NoLongerWantedError
+from rawmosaic.storage.errors import DamagedSlideError, NoLongerWantedError, UnreachableError
 from rawmosaic.storage.tile_cache import TileCache
 
 FIRST_RETRY_S = 0.25
 LAST_RETRY_S = 8.0
+RECONNECT_RETRY_S = 1.0
 MOST_AT_ONCE, MOST_AT_ONCE_FAR = 8, 32
 """Tiles that a thread reads at once: where reading is work, and where it is waiting for a server."""
 
@@ -256,6 +257,8 @@ class TileLoader:
         delay = min(FIRST_RETRY_S * 2 ** (attempts - 1), LAST_RETRY_S)
         if isinstance(error, DamagedSlideError):  # bytes do not mend themselves
             delay = LAST_RETRY_S
+        elif isinstance(error, UnreachableError):  # the connection has been patient already
+            delay = min(delay, RECONNECT_RETRY_S)
         return Failure(error, attempts, time.monotonic() + delay)
 
 

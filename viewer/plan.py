@@ -103,7 +103,11 @@ class Geometry:
 
     def in_view(self, camera: Camera, channel: int) -> np.ndarray:
         """Ascending numbers of the fields whose box meets the viewport."""
-        return self._index(channel).query(camera.bounds_um())
+        return self.in_box(camera.bounds_um(), channel)
+
+    def in_box(self, bounds_um: tuple[float, float, float, float], channel: int) -> np.ndarray:
+        """Ascending numbers of the fields whose box meets a (left, top, right, bottom) region, mosaic µm."""
+        return self._index(channel).query(bounds_um)
 
     def at(self, x_um: float, y_um: float, channel: int) -> np.ndarray:
         """Ascending numbers of the fields whose box holds a point of the mosaic frame, µm."""

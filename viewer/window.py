@@ -83,6 +83,7 @@ class MosaicWindow:
         self._ui_scale, self._budgets, self._remembers = ui_scale, budgets, remembers and panels
         self._engine = self._panels = self._later = self._opening = self._dialog = self._undo = None
         self._gesture: str | None = None
+        self._size_px: tuple[int, int] | None = None
         self._owns_slide = False
         self._window = create_window(_title(slide), size, visible=visible)
         try:
@@ -411,6 +412,7 @@ class MosaicWindow:
 
     def _on_resize(self, _window, width: int, height: int) -> None:
         if width > 0 and height > 0:  # a minimised window has no size
+            self._size_px = (width, height)
             self._fit_picture()
             self._changed(True)
 
@@ -602,8 +604,11 @@ class MosaicWindow:
     # sizes
 
     def _framebuffer_size(self) -> tuple[int, int]:
-        width, height = glfw.get_framebuffer_size(self._window)
-        return max(width, 1), max(height, 1)
+        """Pixels of the window; asked once for each change, since the window system takes half a millisecond to answer."""
+        if self._size_px is None:
+            width, height = glfw.get_framebuffer_size(self._window)
+            self._size_px = max(width, 1), max(height, 1)
+        return self._size_px
 
     def _in_picture(self, x: float, y: float) -> tuple[float, float]:
         """Window pixels → pixels of the picture."""

@@ -149,6 +149,7 @@ class Editor:
             if _far(self._start, self._at, tolerance_um):
                 self._draw(x_um, y_um, mods)
                 self._finish(self._draft)
+            self._strayed = False
         else:
             self._corners = [(x_um, y_um)]
         return True

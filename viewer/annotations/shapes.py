@@ -152,7 +152,8 @@ class _Boxed(Shape):
 
     def __init__(self, left: float, top: float, right: float, bottom: float):
         # from corner to corner, in whatever order they were pulled up
-        points = corners([(min(left, right), min(top, bottom)), (max(left, right), max(top, bottom))], 2, self.kind)
+        points = np.sort(corners([(left, top), (right, bottom)], 2, self.kind), axis=0)
+        points.flags.writeable = False
         self._corners = points
         self._box = tuple(points.ravel().tolist())
 

@@ -22,6 +22,7 @@ class ContrastPanel:
     def __init__(self):
         self._held: int | None = None
         self._range: tuple[float, float] | None = None
+        self._range_for: tuple | None = None
         self._bars: tuple[object, np.ndarray] | None = None
         self.area: tuple[float, float, float, float] | None = None
         """Where the histogram was drawn last: x, y, width, height, window pixels."""
@@ -50,8 +51,9 @@ class ContrastPanel:
             imgui.set_cursor_screen_pos((corner.x, corner.y + height + imgui.get_style().item_spacing.y))
             imgui.dummy((0, 0))
             return
-        if self._held is None or self._range is None:  # while a limit is dragged the axis stays
-            self._range = shown_range(counts, look.limits, desk.slide.header.bits)
+        asked = (number, look.limits, id(counts))
+        if self._range is None or (self._held is None and asked != self._range_for):  # while a limit is dragged the axis stays
+            self._range, self._range_for = shown_range(counts, look.limits, desk.slide.header.bits), asked
         first, last = self._range
         key = (number, self._range, id(counts), int(width))
         if self._bars is None or self._bars[0] != key:
