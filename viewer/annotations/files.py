@@ -68,7 +68,9 @@ def write_geojson(path: str | os.PathLike, document: Document) -> None:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(unfinished, "w", encoding="utf-8", newline="\n") as file, no_collection():
+        # half a character, which UTF-8 cannot say, becomes the escape that JSON has for it
+        options = {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
+        with open(unfinished, "w", **options) as file, no_collection():
             file.writelines(composed(document))
             file.flush()
             os.fsync(file.fileno())

@@ -203,7 +203,8 @@ def _own_facts(own: object) -> tuple[Frame, dict[str, AnnotationClass]]:
     if not (_is_number(size) and 0 < size <= FARTHEST_UM):
         raise _Nonsense(f"the pixel size {size!r} is not a number of µm above zero")
     classes: dict[str, AnnotationClass] = {}
-    for known in own.get("classes") or []:
+    listed = own.get("classes")
+    for known in listed if isinstance(listed, list) else []:
         _take_class(known, classes)
     return Frame(float(size), (float(origin[0]), float(origin[1]))), classes
 
