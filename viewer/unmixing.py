@@ -1,9 +1,9 @@
 """Linear unmixing from reference regions: what each dye gives in every channel → the matrix that takes them apart.
 
 A region where one dye is alone tells its spectrum, the mean counts of all channels there. Spectra, each divided by its count in
-the dye's own channel, are the columns of the mixing matrix A; U holds the rows of A's pseudo-inverse, each at its dye's channel. So
-counts' = U · counts tells how much each dye alone would give in its own channel, and contrast limits keep their meaning. Channels
-that are no dye's own stay as they are.
+the dye's own channel, are the columns of the mixing matrix A; U holds the rows of A's pseudo-inverse, each at its dye's channel.
+So counts' = U · counts tells how much each dye alone would give in its own channel, and contrast limits keep their meaning.
+Channels that are no dye's own stay as they are.
 """
 
 from __future__ import annotations
