@@ -22,8 +22,8 @@ _SIZES = struct.Struct("<4xI4xI")
 
 
 def compress(tile: np.ndarray, compressor: str = "lz4", level: int = 5, shuffle: int = blosc.BITSHUFFLE) -> bytes:
-    """A C-contiguous uint16 array as one Blosc buffer, readable by HDF5's Blosc filter."""
-    return blosc.compress_ptr(tile.ctypes.data, tile.size, 2, level, shuffle, compressor)
+    """A C-contiguous array, such as a tile of uint16, as one Blosc buffer, readable by HDF5's Blosc filter."""
+    return blosc.compress_ptr(tile.ctypes.data, tile.size, tile.itemsize, level, shuffle, compressor)
 
 
 def decode_into(data: bytes | memoryview, out: np.ndarray) -> None:

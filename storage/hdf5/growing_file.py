@@ -85,7 +85,6 @@ class GrowingFile:
         self._histograms: dict[tuple[int, int], np.ndarray] = {}
         self._packs = OpenPacks(tiling, _OPEN_PACKS_NBYTES, self._stored_pack)
         self._as_is: set[TileKey] = set()
-        self._histogram_space = h5py.h5s.create_simple((1, 1, GREY_LEVELS))
         self._offsets_measured = False
         self._datasets: dict[str, h5py.Dataset] = {}
         self._file = h5py.File(path, "w", libver="latest", locking=False)
@@ -143,7 +142,7 @@ class GrowingFile:
     # every method from here to `publish` is called with the lock held, or by the only thread left
 
     def _write(self, plane: PreparedPlane) -> None:
-        nbytes = sum(len(data) for _, data in plane.chunks)
+        nbytes = sum(len(data) for _, data in plane.chunks) + len(plane.histogram)
         self._reach(nbytes + len(self._tiling.levels) * (self._tiling.tile_nbytes + _HDF5_NBYTES))
         self._make_room_for(plane.field)
         for level, layer in plane.packed:
@@ -157,7 +156,7 @@ class GrowingFile:
         self._checksums[plane.field, plane.channel, plane.z, plane.t] = plane.checksum
         if len(self._checksums) >= _PENDING_CHECKSUMS:
             self._publish()
-        self._add_histogram(plane.field, plane.channel, plane.counts)
+        self._add_histogram(plane)
         self._unsynced_nbytes += nbytes
 
     def _reach(self, nbytes: int) -> None:
@@ -196,21 +195,16 @@ class GrowingFile:
         data = level.read_direct_chunk(fmt.chunk_coordinates(self._tiling, key))[1]
         return np.frombuffer(data, np.uint16).reshape(self._tiling.tile_shape).copy()
 
-    def _add_histogram(self, field: int, channel: int, counts: np.ndarray) -> None:
-        self._totals[channel] += counts
+    def _add_histogram(self, plane: PreparedPlane) -> None:
+        field, channel = plane.field, plane.channel
+        self._totals[channel] += plane.counts
         self._counted.add(channel)
-        if math.prod(self._planes[1:]) > 1:
-            if (field, channel) in self._histograms:
-                counts = counts + self._histograms.pop((field, channel))
-            self._histograms[field, channel] = counts
-            if len(self._histograms) > _PENDING_HISTOGRAMS:
-                self._flush_histogram(*next(iter(self._histograms)))
+        if math.prod(self._planes[1:]) == 1:
+            self._datasets[fmt.PLANE_HISTOGRAMS].id.write_direct_chunk((field, channel, 0), plane.histogram)
             return
-        # HDF5's own call, for this is done for every plane and under the lock: half of what h5py's indexing takes
-        histograms = self._datasets[fmt.PLANE_HISTOGRAMS].id
-        place = histograms.get_space()
-        place.select_hyperslab((field, channel, 0), (1, 1, GREY_LEVELS))
-        histograms.write(self._histogram_space, place, counts)
+        self._histograms[field, channel] = plane.counts + self._histograms.pop((field, channel), np.uint32(0))
+        if len(self._histograms) > _PENDING_HISTOGRAMS:
+            self._flush_histogram(*next(iter(self._histograms)))
 
     def _flush_histogram(self, field: int, channel: int) -> None:
         self._datasets[fmt.PLANE_HISTOGRAMS][field, channel] += self._histograms.pop((field, channel))

@@ -19,6 +19,7 @@ class PreparedPlane:
     chunks    compressed tiles of the block levels
     packed    (level, area mean) of the packed levels, which share tiles with other fields
     counts    (65536,) uint32 grey levels
+    histogram the same as a chunk of `histograms/planes`
     """
 
     field: int
@@ -30,6 +31,7 @@ class PreparedPlane:
     packed: list[tuple[int, np.ndarray]]
     checksum: int
     counts: np.ndarray
+    histogram: bytes
 
 
 class Preparer:
@@ -51,7 +53,8 @@ class Preparer:
             else:
                 chunks += self._block_chunks(layers[level], level, field, channel, z, t)
         counts = grey_level_counts(pixels, overwrite=True)
-        return PreparedPlane(field, slot, channel, z, t, chunks, packed, checksum, counts)
+        histogram = with_fletcher32(codec.compress(counts, *self._compression))
+        return PreparedPlane(field, slot, channel, z, t, chunks, packed, checksum, counts, histogram)
 
     def _block_chunks(
         self, plane: np.ndarray, level: int, field: int, channel: int, z: int, t: int
@@ -68,3 +71,13 @@ class Preparer:
                 index = field * cut.tiles_per_field + row * cut.grid[1] + column
                 chunks.append((TileKey(level, index, channel, z, t), codec.compress(padded, *self._compression)))
         return chunks
+
+
+def with_fletcher32(data: bytes) -> bytes:
+    """The data as HDF5's Fletcher-32 filter stores them: followed by the checksum of their big-endian 16-bit words."""
+    words = np.frombuffer(data + b"\0" * (len(data) % 2), ">u2").astype(np.uint64)
+    first = int(words.sum())
+    second = int((words * np.arange(len(words), 0, -1, dtype=np.uint64)).sum())
+    # sums modulo 65535, where HDF5's way of folding them leaves 65535 for 0, unless all was 0
+    folded = [total and (total - 1) % 0xFFFF + 1 for total in (first, second)]
+    return data + (folded[1] << 16 | folded[0]).to_bytes(4, "little")

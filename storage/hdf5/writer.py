@@ -33,6 +33,9 @@ PUBLISH_S = 0.5
 
 _GROW_FIELDS = 256
 
+_PLANES_A_WORKER = 4
+"""Planes in memory: so many that the workers have work while the file is published."""
+
 
 class SlideWriter:
     """Writes one virtual slide file. Use it in a with-statement: an exception inside leaves nothing behind.
@@ -100,7 +103,7 @@ class SlideWriter:
         self._table_lock = threading.Lock()
         self._failure: BaseException | None = None
         workers = max(1, min(os.cpu_count() or 1, 8))
-        self._room_for_planes = threading.BoundedSemaphore(2 * workers)
+        self._room_for_planes = threading.BoundedSemaphore(_PLANES_A_WORKER * workers)
         self._n_handed_in = self._n_stored = 0
         self._progress = threading.Condition()
         self._buffers: list[np.ndarray] = []
