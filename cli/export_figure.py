@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rawmosaic.storage import Slide
     from rawmosaic.viewer import OffscreenViewer
     from rawmosaic.viewer.camera import Camera
+    from rawmosaic.viewer.figure import Outline
 
 FIGURE_RAM, FIGURE_VRAM = "96M", "64M"
 """Caches of a figure, if not told otherwise: it is drawn strip by strip and comes back to nothing."""
@@ -57,6 +58,12 @@ Examples:
 @click.option("--scale-bar/--no-scale-bar", default=True, help="Draw a scale bar in the lower right corner.")
 @click.option("--scale-bar-um", type=click.FloatRange(min=0, min_open=True), help="Its length, µm; else a round one.")
 @click.option("--legend/--no-legend", default=True, help="Write the channels' names in their colours.")
+@click.option(
+    "--state",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Looks as a window left them (.view.json), in place of those below.",
+)
+@click.option("--annotations", type=click.Path(exists=True, dir_okay=False), help="Draw the annotations of a GeoJSON file.")
 @look_options
 @acquisition_options
 @budget_options
@@ -74,6 +81,8 @@ def command(
     scale_bar: bool,
     scale_bar_um: float | None,
     legend: bool,
+    state: str | None,
+    annotations: str | None,
     ram: str | None,
     vram: str | None,
     **told: Any,
@@ -101,9 +110,11 @@ def command(
 
         with OffscreenViewer(slide, ram_bytes=ram or FIGURE_RAM, vram_bytes=vram or FIGURE_VRAM) as viewer:
             looks.apply(viewer)
+            if state is not None:
+                _apply_state(viewer, state)
             camera = _camera(viewer, region, fields, center, size, scale, width_px)
             style = FigureStyle(scale_bar, scale_bar_um, legend, dpi)
-            marks = figure_marks(camera, viewer.channels, style)
+            marks = figure_marks(camera, viewer.channels, style, _outlines(slide, annotations, camera))
             notes = figure_notes(viewer.engine, camera)
             render = Rendering(viewer)
             with progress_bar("Figure") as progress:
@@ -114,6 +125,39 @@ def command(
         click.echo(f"rawmosaic: {path} is incomplete, unreadable parts: {len(failures)}, the first {failures[0]}", err=True)
         return INCOMPLETE
     return 0
+
+
+def _apply_state(viewer: OffscreenViewer, path: str) -> None:
+    """Looks from a display state file, with a line for each that does not fit this slide."""
+    from rawmosaic.viewer.display_state import apply
+    from rawmosaic.viewer.saved_state import load_preset
+
+    for line in apply(load_preset(path), viewer.engine):
+        click.echo(f"rawmosaic: {line}", err=True)
+
+
+def _outlines(slide: Slide, path: str | None, camera: Camera) -> list[Outline]:
+    """The annotations of a file as outlines, with corners as fine as the figure shows."""
+    if path is None:
+        return []
+    from rawmosaic.viewer.annotations.files import AnnotationFile
+    from rawmosaic.viewer.annotations.geometry import outline_um, size_text
+    from rawmosaic.viewer.annotations.shapes import Points
+    from rawmosaic.viewer.figure import Outline
+
+    annotations, outlines, arm_um = AnnotationFile.of(slide, path).annotations, [], 6.0 / camera.px_per_um
+    for number in annotations.meeting(camera.bounds_um()).tolist():
+        annotation = annotations[number]
+        color = annotations.color_of(annotation)
+        name = " ".join(part for part in (annotation.name or annotation.class_name, size_text(annotation.shape)) if part)
+        if isinstance(annotation.shape, Points):
+            for x, y in annotation.shape.points_um.tolist():
+                outlines.append(Outline([(x - arm_um, y), (x + arm_um, y)], False, color, name))
+                outlines.append(Outline([(x, y - arm_um), (x, y + arm_um)], False, color))
+            continue
+        for place, (points, closed) in enumerate(outline_um(annotation.shape, 1.0 / camera.px_per_um)):
+            outlines.append(Outline(points.tolist(), closed, color, name if place == 0 else ""))
+    return outlines
 
 
 class Rendering:

@@ -52,7 +52,7 @@ class Later:
     def forget_all(self) -> None:
         """Drop every value and what waits; return when nothing is being made."""
         with self._lock:
-            futures = [*self._futures.values()]
+            futures = [*self._futures.values(), *self._latest.values()]
             self._futures.clear()
         for future in futures:
             if not future.cancel():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 
 import glfw
@@ -21,6 +22,9 @@ IDLE_S = 0.5
 
 MOST_SHOWN_AT_FIRST, SHOWN_OF_MANY = 12, 4
 """A slide of more channels than the first begins with so many of them shown."""
+
+MOST_MEASURED = 8
+"""Annotations measured at once in the panel; the command line does any number."""
 
 PAN_PX = 40.0
 """What a step of the wheel pans by, where it pans."""
@@ -84,6 +88,7 @@ class MosaicWindow:
         self._engine = self._panels = self._later = self._opening = self._dialog = self._undo = None
         self._gesture: str | None = None
         self._size_px: tuple[int, int] | None = None
+        self._waiting: list[tuple[Future, Callable[[object], None]]] = []
         self._owns_slide = False
         self._window = create_window(_title(slide), size, visible=visible)
         try:
@@ -189,6 +194,7 @@ class MosaicWindow:
         """Handle events, waiting for one if the picture is complete and nothing changed; draw if needed."""
         self._take_in_opened()
         self._take_in_dialog()
+        self._take_in_done()
         report = self._engine.report
         if self._dirty or report.tiles_uploaded or (self._panels is not None and self._panels.layer.frames_due):
             glfw.poll_events()
@@ -268,6 +274,7 @@ class MosaicWindow:
             desk.picture_changed = False
             wake.append(desk.message_fades_in())
             wake.append(desk.board.save_when_due(self._later))
+            wake.append(panels.figure.step(desk))
             held = self._dragging is not None or panels.layer.is_held
             self._undo.note("hand" if held else self._gesture, held)
             self._gesture = None
@@ -335,6 +342,10 @@ class MosaicWindow:
             "undo?": lambda: self._undo.can_undo,
             "redo": lambda: desk.touch(self._undo.redo()),
             "redo?": lambda: self._undo.can_redo,
+            "go to": self._ask_where_to,
+            "screenshot": self._save_screenshot,
+            "figure": lambda: self._panels.figure.open(desk),
+            "measure": self._measure,
             "recent": _recent_locations,
             "open": self._ask_what_to_open,
             "open location": self.open,
@@ -364,6 +375,58 @@ class MosaicWindow:
         except SlideError as error:  # the one that was shown stays
             slide.close()
             self._desk.say(f"{location}: {error}", "error")
+
+    def _ask_where_to(self) -> None:
+        self._desk.shown.side = True
+        self._panels.places.wants_focus = True
+        self._changed(True)
+
+    def _save_screenshot(self) -> None:
+        """The picture as a PNG in the user's folder of pictures; a line says where."""
+        from PIL import Image
+
+        from rawmosaic.viewer.ui.figure_panel import pictures_folder, plain_name
+
+        pixels = np.ascontiguousarray(self.screenshot()[..., :3])
+        path = pictures_folder() / f"{plain_name(self.slide.header.name)} {time.strftime('%Y-%m-%d %H.%M.%S')}.png"
+
+        def write() -> None:
+            Image.fromarray(pixels).save(path, compress_level=1)
+
+        self._tell_when_done(self._later.newest("screenshot", write), f"screenshot written: {path}")
+
+    def _measure(self, numbers: list[int]) -> None:
+        """Raw counts inside annotations, worked out in the background."""
+        from rawmosaic.viewer.annotations.measure import Measurer
+        from rawmosaic.viewer.ui.measured import measured_lines
+
+        engine, desk = self._engine, self._desk
+        view = engine.view()
+        shapes = [desk.board.annotations[number].shape for number in numbers[:MOST_MEASURED]]
+        names = [look.name for look in engine.channels]
+
+        def measure() -> list[str]:
+            with Measurer(self.slide, position_set=view.position_set, z=engine.z, t=engine.t) as measurer:
+                return [line for shape in shapes for line in measured_lines(measurer.measure(shape), names)]
+
+        desk.measured = ["measuring …"]
+        self._waiting.append((self._later.newest("measure", measure), lambda lines: setattr(desk, "measured", lines)))
+
+    def _tell_when_done(self, future, text: str) -> None:
+        self._waiting.append((future, lambda _: self._desk.say(text)))
+
+    def _take_in_done(self) -> None:
+        """What was asked of other threads and is there now."""
+        done = [entry for entry in self._waiting if entry[0].done()]
+        self._waiting = [entry for entry in self._waiting if not entry[0].done()]
+        for future, take in done:
+            if future.cancelled():
+                continue
+            if (error := future.exception()) is not None:
+                self._desk.say(str(error), "error")
+            else:
+                take(future.result())
+            self._changed(True)
 
     def _ask_what_to_open(self) -> None:
         """The system's own dialog, which does not stop the window."""

@@ -128,4 +128,4 @@ def _selected(desk: Desk, numbers: list[int]) -> None:
         if button("measure", "raw counts of each channel inside"):
             desk.act["measure"](numbers)
     for line in desk.measured:
-        imgui.text(line)
+        wrapped(line)

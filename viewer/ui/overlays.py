@@ -6,6 +6,7 @@ import numpy as np
 from imgui_bundle import imgui
 
 from rawmosaic.viewer.controls import KEYS
+from rawmosaic.viewer.places import equivalent_magnification
 from rawmosaic.viewer.probe import counts_at, spot_at
 from rawmosaic.viewer.scale_bar import fitting_bar
 from rawmosaic.viewer.ui import theme
@@ -45,9 +46,11 @@ def status_line(desk: Desk, area: Rect) -> None:
 
 
 def scale_text(desk: Desk) -> str:
-    """µm of a screen pixel, and the scale."""
+    """µm of a screen pixel, the scale, and the objective that would show it at 1:1."""
     camera = desk.engine.camera
-    return f"{camera.pixel_size_um / camera.scale:.3g} µm/px  ({100 * camera.scale:.3g} %)"
+    magnification, known = equivalent_magnification(camera, desk.slide.header.objective)
+    about = "" if known else "about "
+    return f"{camera.pixel_size_um / camera.scale:.3g} µm/px   {100 * camera.scale:.3g} %   {about}{magnification:.3g}×"
 
 
 def place_text(desk: Desk) -> str:

@@ -7,9 +7,11 @@ from imgui_bundle import imgui
 from rawmosaic.viewer.ui import annotations_panel, channels_panel, mixer_panel, overlays, theme, toolbar, view_panel
 from rawmosaic.viewer.ui.contrast_panel import ContrastPanel
 from rawmosaic.viewer.ui.desk import Desk
+from rawmosaic.viewer.ui.figure_panel import FigurePanel
 from rawmosaic.viewer.ui.layer import Layer
 from rawmosaic.viewer.ui.minimap import Minimap
 from rawmosaic.viewer.ui.overlays import Rect
+from rawmosaic.viewer.ui.places_panel import PlacesPanel
 from rawmosaic.viewer.ui.widgets import panel, section
 
 SIDE_UNITS = 312
@@ -25,6 +27,8 @@ class Panels:
         self.minimap = Minimap()
         self.contrast = ContrastPanel()
         self.stack = view_panel.StackPanel()
+        self.places = PlacesPanel()
+        self.figure = FigurePanel()
 
     def picture_area(self, desk: Desk, size_px: tuple[int, int], scale: float) -> Rect:
         """Where the picture lies in the window: x, y, width, height, pixels. Its lower left corner is the window's."""
@@ -46,9 +50,11 @@ class Panels:
         self.minimap.close()
         self.contrast = ContrastPanel()
         self.stack = view_panel.StackPanel()
+        self.places = PlacesPanel()
 
     def close(self) -> None:
         """Delete the GL objects; closing twice is harmless."""
+        self.figure.cancel()
         self.minimap.close()
         self.layer.close()
 
@@ -72,6 +78,7 @@ class Panels:
             self.minimap.draw(desk, area)
         if desk.shown.statistics:
             overlays.statistics(desk, area)
+        self.figure.draw(desk, area)
         if desk.shown.keys:
             overlays.keys(desk, area)
         if desk.shown.messages:
@@ -86,6 +93,8 @@ class Panels:
             self.stack.draw(desk)
         if section("View"):
             view_panel.draw(desk)
+        if section("Places"):
+            self.places.draw(desk)
         if desk.board is not None and section("Annotations"):
             annotations_panel.draw(desk)
         if section("Mixer", opened=False):
