@@ -280,9 +280,18 @@ def _compressed(array: np.ndarray) -> bytes:
 # headers
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+# made once: `json.loads` and `json.dumps` make theirs anew for each message that is not of the most common kind
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def _header_bytes(header: Mapping) -> bytes:
     # half a character, as in names of files of another encoding, has no UTF-8
-    data = json.dumps(header, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode(errors="replace")
+    data = _ENCODER.encode(header).encode(errors="replace")
     if len(data) > MAX_HEADER_NBYTES:
         raise ProtocolError(f"a header of {len(data)} bytes is longer than the {MAX_HEADER_NBYTES} that one may have")
     return data
@@ -296,16 +305,12 @@ def _header_from(frames: Sequence[Buffer]) -> dict:
     if sum(map(len, frames)) > MAX_MESSAGE_NBYTES:
         raise ProtocolError(f"a message is at most {MAX_MESSAGE_NBYTES} bytes")
     try:
-        header = json.loads(bytes(frames[0]), parse_constant=_refuse_constant)
+        header = _DECODER.decode(bytes(frames[0]).decode())
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"the header is not JSON: {error}") from error
     if not isinstance(header, dict):
         raise ProtocolError("the header is not a JSON object")
     return header
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _id_in(header: dict) -> int:

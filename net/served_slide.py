@@ -84,7 +84,7 @@ class ServedSlide:
             if len(request.buffers) != 1:
                 raise ProtocolError(f"a `tiles` request has one buffer, not {len(request.buffers)}")
             keys = unpack_keys(request.buffers[0])
-            errors = {str(at): self.error(error) for at, key in enumerate(keys) if (error := self.out_of_range(key))}
+            errors = {str(at): self.error(self.out_of_range(keys[at])) for at in self._impossible(keys)}
             return Work(len(keys), lambda is_cancelled: self._tiles(keys, errors, is_cancelled))
         if request.op == "open":
             return Work(COST_OF_FACTS, lambda _: self._opened())
@@ -97,20 +97,34 @@ class ServedSlide:
             return Work(COST_OF_FACTS, lambda _: self._histogram(channel))
         raise ProtocolError(f"nothing is called {request.op[:40]!r} here")
 
-    def out_of_range(self, key: TileKey) -> OutOfRangeError | None:
-        """Why the slide has no such tile; None where it has."""
+    def _impossible(self, keys: Sequence[TileKey]) -> list[int]:
+        """Places in the list of tiles that the slide does not have."""
         slide = self.slide
-        level, index, channel, z, t = key
-        if 0 <= level < len(slide.levels):
-            n_tiles = slide.tiling.tile_count(level, slide.n_fields)
-            if 0 <= index < n_tiles and 0 <= channel < len(slide.channels) and 0 <= z < slide.size_z and 0 <= t < slide.size_t:
-                return None
-            sizes = {"tile": n_tiles, "channel": len(slide.channels), "z": slide.size_z, "t": slide.size_t}
-            values = {"tile": index, "channel": channel, "z": z, "t": t}
-        else:
-            sizes, values = {"level": len(slide.levels)}, {"level": level}
-        what = next(name for name, size in sizes.items() if not 0 <= values[name] < size)
-        return OutOfRangeError(what, values[what], _limits(what, sizes[what]))
+        n_channels, size_z, size_t, tiling = len(slide.channels), slide.size_z, slide.size_t, slide.tiling
+        counts = [tiling.tile_count(level, slide.n_fields) for level in range(len(tiling.levels))]
+        n_levels = len(counts)
+        return [
+            at
+            for at, (level, index, channel, z, t) in enumerate(keys)
+            if not (
+                0 <= level < n_levels
+                and 0 <= index < counts[level]
+                and 0 <= channel < n_channels
+                and 0 <= z < size_z
+                and 0 <= t < size_t
+            )
+        ]
+
+    def out_of_range(self, key: TileKey) -> OutOfRangeError:
+        """What the slide has not of a tile that it has not."""
+        slide = self.slide
+        sizes = {"level": len(slide.levels), "channel": len(slide.channels), "z": slide.size_z, "t": slide.size_t}
+        values = {"level": key.level, "channel": key.channel, "z": key.z, "t": key.t}
+        for what, size in sizes.items():
+            if not 0 <= values[what] < size:
+                return OutOfRangeError(what, values[what], _limits(what, size))
+        n_tiles = slide.tiling.tile_count(key.level, slide.n_fields)
+        return OutOfRangeError("tile", key.index, _limits("tile", n_tiles))
 
     def error(self, error: BaseException) -> dict:
         """An error as keys of a reply, short, and without the place where the server keeps its files."""
