@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,18 @@ PURE_VIEWER = ("camera", "channels", "plan", "zoom")
 DRAWING = ("renderer", "texture_cache", *PURE_VIEWER)
 
 
+OPTIONAL = {"rawmosaic.viewer.qt": "PySide6"}
+"""Modules, by the beginning of their names, that need an extra: they are left out where it is not installed."""
+
+
 def modules_of(package: str) -> list[str]:
     """The names of all modules of a package, from its files."""
     names = []
     for path in sorted((REPOSITORY / package).rglob("*.py")):
         parts = path.relative_to(REPOSITORY).with_suffix("").parts
         names.append(".".join(("rawmosaic", *(parts[:-1] if parts[-1] == "__init__" else parts))))
-    return names
+    absent = tuple(begins for begins, needs in OPTIONAL.items() if find_spec(needs) is None)
+    return [name for name in names if not name.startswith(absent)]
 
 
 def existing(package: str, names: tuple[str, ...]) -> list[str]:

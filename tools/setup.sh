@@ -4,8 +4,8 @@
 #   PYTHON   the interpreter to use (default: the newest of python3.14 … python3.11, python3)
 #   VENV     where the virtual environment lies (default: .venv)
 #
-#   tools/setup.sh tests   also what tests of the window and of the web page need: a display that nobody sees, a browser. They are
-#                          skipped without.
+#   tools/setup.sh tests   also what tests of the window, of the web page and of the Qt widget need: a display that nobody sees, a
+#                          browser, Qt. They are skipped without.
 #
 # System packages are installed only by root and only through apt-get; otherwise the exact line to type is printed.
 set -eu
@@ -15,10 +15,12 @@ STAMP=$VENV/.ready
 
 DISPLAY_TRIED=$VENV/.display-tried
 BROWSER_TRIED=$VENV/.browser-tried
+QT_TRIED=$VENV/.qt-tried
 
 EGL_PACKAGES="libegl1 libgl1 libopengl0 libegl-mesa0 libgl1-mesa-dri"
 DISPLAY_PACKAGES="xvfb xdotool"
 BROWSER_PACKAGES="chromium npm"
+QT_PACKAGES="libxcb-cursor0 libxcb-icccm4 libxcb-keysyms1 libxcb-shape0 libxkbcommon-x11-0 libdbus-1-3 libfontconfig1 libglib2.0-0"
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
@@ -103,6 +105,22 @@ prepare_display() {
     say "window tests will be skipped; to run them: sudo apt-get install $DISPLAY_PACKAGES"
 }
 
+qt_works() { "$VENV/bin/python" -c 'import PySide6.QtOpenGLWidgets' 2>/dev/null; }
+
+# Never fails: without Qt the tests of its widget are skipped, and say so.
+prepare_qt() {
+    qt_works && return 0
+    if [ ! -e "$QT_TRIED" ]; then
+        touch "$QT_TRIED"
+        say "installing Qt for the tests of its widget"
+        "$VENV/bin/python" -m pip --disable-pip-version-check install --quiet -e '.[qt]' </dev/null || true
+        # shellcheck disable=SC2086  # a list of packages
+        if [ "$(uname -s)" = Linux ] && is_root_with_apt; then apt_install $QT_PACKAGES || true; fi
+        qt_works && return 0
+    fi
+    say "tests of the Qt widget will be skipped; to run them: $VENV/bin/pip install -e '.[qt]'"
+}
+
 has_browser() {
     for name in chromium chromium-browser google-chrome google-chrome-stable; do
         command -v "$name" >/dev/null 2>&1 && return 0
@@ -148,4 +166,5 @@ fi
 if [ "${1:-}" = tests ]; then
     prepare_display
     prepare_browser
+    prepare_qt
 fi
