@@ -174,6 +174,33 @@ def test_contrast_is_the_formula(bench: Bench, limits: tuple[float, float], gamm
     np.testing.assert_allclose(bench.read()[..., :3][sure], expected[sure], atol=2e-6)
 
 
+@pytest.mark.parametrize("colors", [2, 256])
+def test_colour_map_is_interpolated_between_its_colours(bench: Bench, colors: int):
+    from rawmosaic.viewer.gl.color_table import ColorTable
+
+    table = np.random.default_rng(3).integers(0, 256, (colors, 3)).astype(np.uint8)
+    text = """
+    #include "common/contrast.glsl"
+    out vec4 result;
+    void main() {
+        float counts = gl_FragCoord.x - 0.5 + 0.05 * (gl_FragCoord.y - 0.5);
+        result = vec4(contrasted(counts, vec3(0.0, 1.0 / 22.8, 1.0), vec3(0.0)), 1.0);
+    }
+    """
+    program, texture = bench.program("fullscreen.vert", text.replace("    #include", "#include"), {"MAPPED": 1}), ColorTable()
+    bench.begin()
+    program.use()
+    for other in (table[::-1], table):  # the last one counts
+        texture.bind(2, other)
+    program.set_int("color_map", 2)
+    bench.gl.glDrawArrays(bench.gl.GL_TRIANGLES, 0, 3)
+    program.close()
+    texture.close()
+    v = np.clip((np.arange(SIZE[0]) + 0.05 * np.arange(SIZE[1])[:, None]) / 22.8, 0, 1)
+    expected = [np.interp(v * (colors - 1), np.arange(colors), table[:, part] / 255) for part in range(3)]
+    np.testing.assert_allclose(bench.read()[..., :3], np.stack(expected, axis=-1), atol=2e-4)
+
+
 # position.glsl
 
 
