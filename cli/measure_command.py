@@ -51,8 +51,8 @@ def command(
     The annotations are those drawn in the window and saved beside the slide, unless a GeoJSON file, of QuPath for example,
     is named. Exit code 0: measured. 1: measured, but some planes could not be read. 2: there is no table.
     """
+    from rawmosaic.cli.looks import shown_channels
     from rawmosaic.cli.progress import progress_bar
-    from rawmosaic.cli.render_command import check_stack, shown_channels
     from rawmosaic.storage import open_slide
     from rawmosaic.storage.errors import WriteError
     from rawmosaic.viewer.annotations.files import annotations_path
@@ -66,9 +66,7 @@ def command(
     if not path.parent.is_dir():
         raise WriteError(f"there is no folder {path.parent}; name a file in a folder that exists", location=path)
     with open_slide(location, **opening_options(location, acquisition)) as slide:
-        check_stack(slide, z, t)
-        chosen = sorted(shown_channels(slide, channels))
-        slide.position_set(positions)
+        chosen = None if channels is None else sorted(shown_channels(slide, channels))
         document = read_geojson(annotations or annotations_path(slide.location), Frame.of(slide))
         shapes = [annotation.shape for annotation in document.annotations]
         with (
