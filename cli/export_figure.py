@@ -61,9 +61,15 @@ Examples:
 @click.option(
     "--state",
     type=click.Path(exists=True, dir_okay=False),
-    help="Looks as a window left them (.view.json), in place of those below.",
+    metavar="FILE.view.json",
+    help="Looks as a window left them; what is told below counts more.",
 )
-@click.option("--annotations", type=click.Path(exists=True, dir_okay=False), help="Draw the annotations of a GeoJSON file.")
+@click.option(
+    "--annotations",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE.geojson",
+    help="Draw the annotations of a file, with their names and sizes.",
+)
 @look_options
 @acquisition_options
 @budget_options
@@ -106,15 +112,15 @@ def command(
 
         from rawmosaic.cli.progress import progress_bar
         from rawmosaic.viewer import OffscreenViewer
-        from rawmosaic.viewer.figure import FigureStyle, figure_marks, figure_notes, write_figure
+        from rawmosaic.viewer.figure import FigureStyle, figure_marks, figure_notes, legend_entries, write_figure
 
         with OffscreenViewer(slide, ram_bytes=ram or FIGURE_RAM, vram_bytes=vram or FIGURE_VRAM) as viewer:
-            looks.apply(viewer)
             if state is not None:
                 _apply_state(viewer, state)
+            looks.apply(viewer)  # what is told counts more than what was kept
             camera = _camera(viewer, region, fields, center, size, scale, width_px)
             style = FigureStyle(scale_bar, scale_bar_um, legend, dpi)
-            marks = figure_marks(camera, viewer.channels, style, _outlines(slide, annotations, camera))
+            marks = figure_marks(camera, legend_entries(viewer.engine), style, _outlines(slide, annotations, camera))
             notes = figure_notes(viewer.engine, camera)
             render = Rendering(viewer)
             with progress_bar("Figure") as progress:
@@ -137,27 +143,13 @@ def _apply_state(viewer: OffscreenViewer, path: str) -> None:
 
 
 def _outlines(slide: Slide, path: str | None, camera: Camera) -> list[Outline]:
-    """The annotations of a file as outlines, with corners as fine as the figure shows."""
+    """The annotations of a file that the figure shows."""
     if path is None:
         return []
     from rawmosaic.viewer.annotations.files import AnnotationFile
-    from rawmosaic.viewer.annotations.geometry import outline_um, size_text
-    from rawmosaic.viewer.annotations.shapes import Points
-    from rawmosaic.viewer.figure import Outline
+    from rawmosaic.viewer.annotations.outlines import figure_outlines
 
-    annotations, outlines, arm_um = AnnotationFile.of(slide, path).annotations, [], 6.0 / camera.px_per_um
-    for number in annotations.meeting(camera.bounds_um()).tolist():
-        annotation = annotations[number]
-        color = annotations.color_of(annotation)
-        name = " ".join(part for part in (annotation.name or annotation.class_name, size_text(annotation.shape)) if part)
-        if isinstance(annotation.shape, Points):
-            for x, y in annotation.shape.points_um.tolist():
-                outlines.append(Outline([(x - arm_um, y), (x + arm_um, y)], False, color, name))
-                outlines.append(Outline([(x, y - arm_um), (x, y + arm_um)], False, color))
-            continue
-        for place, (points, closed) in enumerate(outline_um(annotation.shape, 1.0 / camera.px_per_um)):
-            outlines.append(Outline(points.tolist(), closed, color, name if place == 0 else ""))
-    return outlines
+    return figure_outlines(AnnotationFile.of(slide, path).annotations, camera)
 
 
 class Rendering:

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from rawmosaic.storage.errors import OutOfRangeError
+from rawmosaic.viewer.blending import ink
 from rawmosaic.viewer.camera import Camera, bounds_of
-from rawmosaic.viewer.channels import ChannelView
 from rawmosaic.viewer.lettering import letters_for
 from rawmosaic.viewer.marks import Bar, Line, Mark, Text, draw_marks, outline_px
 from rawmosaic.viewer.picture_file import TILE_PX, write_picture
@@ -114,14 +114,31 @@ def bounds_of_fields(geometry: Any, fields: Sequence[int] | np.ndarray, n_channe
 # what is drawn over it
 
 
+def legend_entries(view: Any) -> list[tuple[str, str]]:
+    """(name, colour) of each visible channel, in the colour that it has in the picture of `view` (an Engine, or alike).
+
+    Colours that come from elsewhere than the channel (grey, a colour map) are left white; on white they are the inks'.
+    """
+    shown = [look for look in view.channels if look.visible]
+    plain = view.mode == "grey" or (view.color_map is not None and len(shown) == 1)
+    columns = np.ones((len(shown), 3)) if plain else np.array([look.rgb() for look in shown]).reshape(-1, 3)
+    if view.background == "white":
+        columns = 1 - ink(columns)
+    return [(look.name, _hex(column)) for look, column in zip(shown, columns, strict=True)]
+
+
+def _hex(column: np.ndarray) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*np.rint(255 * np.clip(column, 0, 1)).astype(int).tolist())
+
+
 def figure_marks(
-    camera: Camera, looks: Sequence[ChannelView], style: FigureStyle, outlines: Sequence[Outline] = ()
+    camera: Camera, entries: Sequence[tuple[str, str]], style: FigureStyle, outlines: Sequence[Outline] = ()
 ) -> tuple[Mark, ...]:
-    """Annotations, the legend of the visible channels (upper left) and the scale bar (lower right), in figure pixels."""
+    """Annotations, the legend (name and colour of each entry, upper left) and the scale bar (lower right), in figure pixels."""
     font_px = max(min(camera.size) * _FONT_SHARE, _SMALLEST_FONT_PX)
     marks = [mark for outline in outlines for mark in _outline_marks(camera, outline, font_px)]
     if style.legend:
-        marks += legend_marks(camera.size, [(look.name, look.color) for look in looks if look.visible], font_px)
+        marks += legend_marks(camera.size, entries, font_px)
     if style.scale_bar:
         marks += scale_bar_marks(camera, font_px, style.scale_bar_um)
     return tuple(marks)
@@ -282,7 +299,7 @@ def software() -> str:
 def figure_notes(view: Any, camera: Camera) -> dict[str, str]:
     """What a figure shows, in words, for its description: slide, region, channels, placement, plane, version.
 
-    `view` is an Engine: anything with its slide, channels, overlap, position_set, interpolation, z and t.
+    `view` is an Engine: anything with its slide, channels, and all else that can be adjusted.
     """
     slide = view.slide
     left, top, right, bottom = camera.bounds_um()
@@ -297,13 +314,23 @@ def figure_notes(view: Any, camera: Camera) -> dict[str, str]:
     for number, look in enumerate(view.channels):
         if look.visible:
             low, high = look.limits
-            notes[f"channel {number}"] = f"{look.name}, {look.color}, limits {low:g} to {high:g}, gamma {look.gamma:g}"
+            color = look.color if look.column is None else "mixed as ({:g}, {:g}, {:g})".format(*look.column)
+            notes[f"channel {number}"] = f"{look.name}, {color}, limits {low:g} to {high:g}, gamma {look.gamma:g}"
     notes |= {
         "position set": view.position_set,
         "overlap": view.overlap,
         "interpolation": view.interpolation,
         "z": f"{view.z} of {slide.size_z}" if slide.size_z > 1 else "",
         "t": f"{view.t} of {slide.size_t}" if slide.size_t > 1 else "",
+        "projection": view.projection if view.projection != "none" else "",
+        "mode": view.mode if view.mode != "colour" else "",
+        "background": view.background if view.background != "black" else "",
+        "colour map": view.color_map or "",
+        "unmixing": _matrix_text(view.unmixing),
         "drawn by": software(),
     }
     return {name: " ".join(text.split()) for name, text in notes.items() if text}
+
+
+def _matrix_text(matrix: np.ndarray | None) -> str:
+    return "" if matrix is None else "; ".join(" ".join(f"{value:.6g}" for value in row) for row in np.asarray(matrix))

@@ -125,6 +125,47 @@ def test_a_kind_of_picture_that_is_not_written_is_refused(rawmosaic, slide_file,
     assert rawmosaic("export", "figure", slide_file, "-o", tmp_path / "f.jpg").complains_once_about("f.jpg", ".png", ".tif")
 
 
+def test_a_figure_looks_as_a_window_left_the_view(drawn, slide_file, tmp_path_factory):
+    from rawmosaic.viewer import OffscreenViewer
+    from rawmosaic.viewer.display_state import capture
+    from rawmosaic.viewer.saved_state import save_preset
+
+    state = tmp_path_factory.mktemp("state") / "cells.view.json"
+    with open_slide(slide_file) as slide, OffscreenViewer(slide, size=(200, 120)) as viewer:
+        viewer.channels[0].limits, viewer.channels[1].visible, viewer.channels[2].gamma = (400, 2500), False, 0.5
+        viewer.overlap, viewer.background, viewer.mode = "max", "white", "grey"
+        save_preset(state, capture(viewer.engine))
+        viewer.look_at(-4.0, 7.5, scale=2.0)
+        kept = viewer.render()[..., :3]
+        viewer.overlap, viewer.channels[0].limits = "top", (0, 3000)
+        told = viewer.render()[..., :3]
+    place = ["--center", "-4,7.5", "--size", "200x120", "--scale", "2", "--state", state, *PLAIN]
+    np.testing.assert_array_equal(drawn(*place), kept)
+    np.testing.assert_array_equal(drawn(*place, "--overlap", "top", "--limits", "DAPI=0:3000"), told)
+
+
+def test_annotations_are_drawn_where_they_lie(drawn, slide_file, tmp_path_factory):
+    from rawmosaic.viewer.annotations.files import AnnotationFile
+    from rawmosaic.viewer.annotations.model import Annotation
+    from rawmosaic.viewer.annotations.shapes import Points, Rectangle
+
+    path = tmp_path_factory.mktemp("annotations") / "cells.geojson"
+    with open_slide(slide_file) as slide:
+        file = AnnotationFile.of(slide, path)
+        shapes = [Rectangle(10.0, 5.0, 40.0, 25.0), Points([(60.0, 30.0)])]
+        file.annotations.add_all(Annotation(shape, color="#ff0000") for shape in shapes)
+        file.save()
+    place = ["--region", "0,0,80,40", "--width-px", "1200", *PLAIN]
+    plain, picture = drawn(*place), drawn(*place, "--annotations", path)
+    changed = (picture != plain).any(axis=2)
+    red = picture[..., 0].astype(int) - picture[..., 1:].max(axis=2) > 60  # a thin line has soft edges
+    per_um = plain.shape[1] / 80
+    for x_um, y_um in ((10, 15), (40, 15), (25, 5), (25, 25), (60, 30)):
+        row, column = round(y_um * per_um), round(x_um * per_um)
+        assert red[row - 2 : row + 3, column - 2 : column + 3].any(), (x_um, y_um)
+    assert not changed[round(15 * per_um), round(25 * per_um)]
+
+
 def test_an_interrupted_figure_leaves_nothing(rawmosaic, slide_file, tmp_path, monkeypatch):
     from rawmosaic.cli import export_figure
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from rawmosaic.viewer.figure import (
     figure_marks,
     figure_notes,
     figure_strips,
+    legend_entries,
     legend_marks,
     part_camera,
     scale_bar_marks,
@@ -35,7 +37,7 @@ from rawmosaic.viewer.lettering import letters_for
 from rawmosaic.viewer.marks import Bar, Text
 from rawmosaic.viewer.picture_file import TILE_PX
 
-LOOKS = [ChannelView("DAPI", (0, 1), "#0000ff"), ChannelView("α-SMA", (0, 1), "#00ff00"), ChannelView("Cy5", (0, 1), "#ff00ff")]
+LOOKS = [("DAPI", "#0000ff"), ("α-SMA", "#00ff00"), ("Cy5", "#ff00ff")]
 
 
 def checkered(camera: Camera) -> np.ndarray:
@@ -205,10 +207,35 @@ def test_a_name_shows_on_any_ground(color: str, ground: int):
     assert luminance.max() - luminance.min() > 100
 
 
+def view_of(looks: list[ChannelView], **adjusted) -> SimpleNamespace:
+    """What the legend looks at of an engine."""
+    return SimpleNamespace(**{"channels": looks, "mode": "colour", "background": "black", "color_map": None, **adjusted})
+
+
 def test_hidden_channels_are_not_in_the_legend():
-    looks = [ChannelView("DAPI", (0, 1), "#0000ff", visible=False), LOOKS[1]]
-    marks = figure_marks(Camera(0, 0, 1, (400, 300)), looks, FigureStyle(scale_bar=False))
-    assert [mark.text for mark in marks] == ["α-SMA"]
+    looks = [ChannelView("DAPI", (0, 1), "#0000ff", visible=False), ChannelView("GFP", (0, 1), "green")]
+    assert legend_entries(view_of(looks)) == [("GFP", "#00ff00")]
+    assert legend_entries(view_of(looks[:1])) == []
+
+
+@pytest.mark.parametrize("background", ["black", "white"])
+@pytest.mark.parametrize("adjusted", [{}, {"mode": "grey"}], ids=["colour", "grey"])
+def test_names_have_the_colours_of_full_channels(background: str, adjusted: dict):
+    slide = SyntheticSlide((1, 1), (40, 60), 4)
+    with OffscreenViewer(slide, size=(30, 20)) as viewer:
+        viewer.background = background
+        for name, value in adjusted.items():
+            setattr(viewer, name, value)
+        viewer.channels[1].color, viewer.channels[2].column = "#ff8000", (0.2, 0.9, 1.4)
+        entries = dict(legend_entries(viewer.engine))
+        assert len(entries) == 4
+        viewer.look_at(*slide.positions()[0], 1.0)
+        for look in viewer.channels:
+            for other in viewer.channels:
+                other.visible, other.limits = other is look, (-2.0, -1.0)  # full everywhere
+            pixel = viewer.render()[10, 15, :3].astype(int)
+            name = entries[look.name]
+            assert np.abs(pixel - [int(name[at : at + 2], 16) for at in (1, 3, 5)]).max() <= 1
 
 
 def test_no_bar_and_no_legend_is_the_picture_alone():
@@ -230,7 +257,7 @@ def test_a_figure_on_disk_is_what_was_drawn_and_says_what_it_shows(tmp_path: Pat
         viewer.fit()
         viewer.z, viewer.channels[0].gamma, viewer.channels[1].visible = 2, 0.5, False
         camera, screen, notes = viewer.camera, viewer.render()[..., :3], figure_notes(viewer.engine, viewer.camera)
-        marks = figure_marks(camera, viewer.channels, FigureStyle())
+        marks = figure_marks(camera, legend_entries(viewer.engine), FigureStyle())
 
         def render(camera: Camera) -> np.ndarray:
             viewer.camera = camera
