@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -195,9 +196,20 @@ class Measurer:
         return found[self._has[found, channel]].tolist()
 
     def _level_for(self, shape: Shape) -> int:
-        pixels = shape.area_um2 / self._pixel_um**2
+        """The finest layer on which no channel has more pixels in the shape than are to be read."""
+        pixels = min(shape.area_um2, max(map(partial(self._seen_um2, shape), self._groups), default=0.0)) / self._pixel_um**2
         fitting = (level for level, factor in enumerate(self.slide.levels) if pixels / factor**2 <= self.most_pixels)
         return next(fitting, len(self.slide.levels) - 1)
+
+    def _seen_um2(self, shape: Shape, group: tuple[int, ...]) -> float:
+        """How much of the box around a shape lies in fields: a shape may be larger than the mosaic."""
+        if shape.area_um2 <= self.most_pixels * self._pixel_um**2:
+            return shape.area_um2
+        fields = self._fields_in(shape.box_um, group[0])
+        centres_um = self._placement.centres_um(group[0])[fields]
+        low = np.maximum(centres_um - self._half_um[fields], shape.box_um[:2])
+        high = np.minimum(centres_um + self._half_um[fields], shape.box_um[2:])
+        return float(np.clip(high - low, 0, None).prod(axis=1).sum())
 
     # areas
 
@@ -364,10 +376,10 @@ class _Counts:
         n = int(counts.sum())
         if n == 0:
             return Intensity(0, math.nan, math.nan, math.nan, math.nan, math.nan, 0)
-        # Python's whole numbers: no sum is too large, and nothing is lost in a difference of large ones
-        grey = grey.astype(np.int64)
-        total, squares = int((grey * counts).sum()), sum((grey * grey).astype(object) * counts.tolist())
-        spread = n * int(squares) - total * total
+        # whole numbers throughout: nothing is lost in a difference of large ones. 2^31 squares of 16 bits fit into 64
+        grey, counts = grey.astype(np.uint64), counts.astype(np.uint64)
+        total, squares = int(grey @ counts), int((grey * grey) @ counts) if n < 1 << 31 else _product(grey * grey, counts)
+        spread = n * squares - total * total
         ends = np.cumsum(counts)
         middle = [int(grey[np.searchsorted(ends, place, side="right")]) for place in ((n - 1) // 2, n // 2)]
         return Intensity(
@@ -379,6 +391,11 @@ class _Counts:
             maximum=float(grey[-1]),
             integrated=total * weight,
         )
+
+
+def _product(values: np.ndarray, counts: np.ndarray) -> int:
+    """Of two rows of numbers, however large it is."""
+    return sum(value * count for value, count in zip(values.tolist(), counts.tolist(), strict=True))
 
 
 class _TileReader:

@@ -262,7 +262,7 @@ def test_a_long_profile_takes_longer_steps(monkeypatch):
 
 def test_a_huge_shape_is_measured_on_a_zoom_layer_and_says_so():
     slide = slide_of(smooth=True, jitter_px=0)
-    whole = Ellipse(*(slide.positions().min(axis=0) - 10), *(slide.positions().max(axis=0) + 10))
+    whole = Ellipse(*(slide.positions().min(axis=0) - 20), *(slide.positions().max(axis=0) + 20))
     with Measurer(slide) as measurer, Measurer(slide, most_pixels=2000) as bounded:
         exact, found = measurer.measure(whole), bounded.measure(whole)
     assert exact.factor == 1
@@ -271,6 +271,14 @@ def test_a_huge_shape_is_measured_on_a_zoom_layer_and_says_so():
         assert math.isclose(found.intensities[channel].mean, exact.intensities[channel].mean, rel_tol=0.01)
         assert math.isclose(found.intensities[channel].pixels, exact.intensities[channel].pixels, rel_tol=0.05)
         assert math.isclose(found.intensities[channel].integrated, exact.intensities[channel].integrated, rel_tol=0.05)
+
+
+def test_a_shape_larger_than_the_mosaic_is_no_reason_to_be_coarse():
+    slide = slide_of()
+    with Measurer(slide, most_pixels=12 * 96 * 128) as measurer:
+        found = measurer.measure(Rectangle(-1e6, -1e6, 1e6, 1e6))
+    assert found.factor == 1
+    assert_counted(found.intensities[0], counts_inside(slide, 0, lambda x, y: x > y - 1e7))
 
 
 def test_memory_does_not_grow_with_a_field(monkeypatch):
