@@ -27,6 +27,7 @@ except ImportError as error:
 from rawmosaic.storage.errors import SlideError
 from rawmosaic.storage.slide import Slide
 from rawmosaic.viewer.desktop import no_window_text
+from rawmosaic.viewer.display_state import DisplayState, apply, capture
 from rawmosaic.viewer.gl import context as _gl_context  # noqa: F401  decides how PyOpenGL finds its functions
 
 WHEEL_STEP = 120.0
@@ -40,10 +41,6 @@ LOADING_MS, RETRY_MS = 100, 500
 
 MOST_SHOWN_AT_FIRST, SHOWN_OF_MANY = 12, 4
 """A slide of more channels than the first begins with so many of them shown, as in rawmosaic's own window."""
-
-_KEPT = ("channels", "overlap", "position_set", "interpolation", "z", "t", "show_outlines")
-_KEPT += ("projection", "mode", "background", "color_map", "unmixing", "groups", "bookmarks", "camera")
-"""What of an engine outlives its OpenGL context; the camera last."""
 
 _KEYS = {
     Qt.Key.Key_Left: "left",
@@ -391,7 +388,7 @@ class MosaicWidget(QOpenGLWidget):
                 self._start_engine()
         self.update()
 
-    def _start_engine(self, kept: dict[str, Any] | None = None) -> None:
+    def _start_engine(self, kept: DisplayState | None = None) -> None:
         """An engine for the slide, which looks as is told in `kept`; a context is current."""
         from rawmosaic.viewer.controls import Controls
         from rawmosaic.viewer.engine import Engine
@@ -406,8 +403,7 @@ class MosaicWidget(QOpenGLWidget):
             return
         self._gl.engine, self._gl.controls = engine, Controls(engine)
         if kept is not None:  # the same slide, in another context
-            for name, value in kept.items():
-                setattr(engine, name, value)
+            apply(kept, engine)
             return
         if len(engine.channels) > MOST_SHOWN_AT_FIRST:  # sixty colours at once are white, and slow
             for look in engine.channels[SHOWN_OF_MANY:]:
@@ -537,7 +533,7 @@ class _Resources:
 
     def __init__(self, context):
         self.engine = self.controls = None
-        self.kept: dict[str, Any] | None = None
+        self.kept: DisplayState | None = None
         """how the engine looked that went with the context"""
         self._address = getCppPointer(context)[0]
         self._surface = QOffscreenSurface()
@@ -568,7 +564,7 @@ class _Resources:
 
     def _on_context_lost(self) -> None:
         if self.engine is not None:
-            self.kept = {name: getattr(self.engine, name) for name in _KEPT}
+            self.kept = capture(self.engine)
         self.close_engine()
         with suppress(RuntimeError):
             self._surface.destroy()
