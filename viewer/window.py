@@ -93,11 +93,13 @@ class MosaicWindow:
         self._window = create_window(_title(slide), size, visible=visible)
         try:
             glfw.swap_interval(1)
+            from rawmosaic.viewer.auto_contrast import AutoContrast, Strength
             from rawmosaic.viewer.later import Later
             from rawmosaic.viewer.preferences import load_preferences
 
             self._preferences = load_preferences()
             self._later = Later(glfw.post_empty_event)
+            self._auto_contrast, self._strength = AutoContrast(glfw.post_empty_event), Strength()
             self._panels = _panels(self._window) if panels else None
             self._show(slide)
         except BaseException:
@@ -162,6 +164,7 @@ class MosaicWindow:
     def _leave_slide(self) -> None:
         if self._engine is None:
             return
+        self._auto_contrast.close()
         self._later.forget_all()
         if self._remembers:
             self._keep()
@@ -195,6 +198,7 @@ class MosaicWindow:
         self._take_in_opened()
         self._take_in_dialog()
         self._take_in_done()
+        self._take_in_limits()
         report = self._engine.report
         if self._dirty or report.tiles_uploaded or (self._panels is not None and self._panels.layer.frames_due):
             glfw.poll_events()
@@ -337,7 +341,10 @@ class MosaicWindow:
             "fit": key("0"),
             "one to one": key("kp_5"),
             "side": self._toggle_side,
-            "auto slide": lambda channels: desk.touch(self._controls.auto_contrast(channels)),
+            "auto slide": lambda channels: self._find_limits("slide", channels),
+            "auto view": lambda channels: self._find_limits("view", channels),
+            "auto field": lambda channels: self._find_limits("field", channels),
+            "unmix": self._unmix,
             "undo": lambda: desk.touch(self._undo.undo()),
             "undo?": lambda: self._undo.can_undo,
             "redo": lambda: desk.touch(self._undo.redo()),
@@ -375,6 +382,51 @@ class MosaicWindow:
         except SlideError as error:  # the one that was shown stays
             slide.close()
             self._desk.say(f"{location}: {error}", "error")
+
+    def _find_limits(self, scope: str, channels: list[int]) -> None:
+        """Automatic contrast of the slide, the view, or the field in its middle; soon again: stronger."""
+        from rawmosaic.viewer.auto_contrast import question_of
+        from rawmosaic.viewer.places import field_under
+
+        engine, about = self._engine, {}
+        if scope == "view":
+            about["region_um"] = engine.camera.bounds_um()
+        elif scope == "field":
+            camera, z = engine.camera, min(engine.view().z, self.slide.size_z - 1)
+            about["field"] = field_under(self.slide, engine.geometry, camera.x_um, camera.y_um, channels, z, engine.t)
+            if about["field"] is None:
+                self._desk.say("there is no field in the middle of the view", "warning")
+                return
+        tail = self._strength.tail((scope, tuple(channels)))
+        self._auto_contrast.ask(question_of(engine, channels, tail=tail, **about))
+
+    def _take_in_limits(self) -> None:
+        from rawmosaic.viewer.auto_contrast import apply_limits
+
+        answer = self._auto_contrast.arrived()
+        if answer is not None:
+            self._changed(apply_limits(answer, self._engine.channels))
+            for line in answer.told[:1]:
+                self._desk.say(line, "warning")
+
+    def _unmix(self) -> None:
+        """Unmix by reference regions: annotations whose class is the name of a channel, or `background`."""
+        from rawmosaic.viewer.ui.references import reference_boxes, unmixing_of
+
+        engine, desk = self._engine, self._desk
+        boxes = reference_boxes(desk.board.annotations, [look.name for look in engine.channels])
+        if not any(boxes.channels):
+            desk.say("draw a region where each dye is alone, and give it the channel's name as class", "warning")
+            return
+        names, view, geometry = [look.name for look in engine.channels], engine.view(), engine.geometry
+        z = min(view.z, self.slide.size_z - 1)
+
+        def found(matrix: np.ndarray) -> None:
+            engine.unmixing = matrix
+            desk.say("unmixed by " + ", ".join(names[channel] for channel in boxes.channels))
+
+        future = self._later.newest("unmix", lambda: unmixing_of(self.slide, geometry, boxes, names, z, view.t))
+        self._waiting.append((future, found))
 
     def _ask_where_to(self) -> None:
         self._desk.shown.side = True
@@ -647,6 +699,8 @@ class MosaicWindow:
         elif character == "C":
             shown.side, shown.contrast = True, not (shown.side and shown.contrast)
             self._changed(True)
+        elif character == "c" and "auto slide" in self._desk.act:
+            self._find_limits("slide", list(range(len(self._engine.channels))))
         elif character == "R":
             self._changed(self._controls.key("shift+r"))
         else:

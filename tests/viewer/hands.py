@@ -45,9 +45,9 @@ def hidden_display(screen: tuple[int, int]) -> Iterator[str]:
             server.wait(PATIENCE_S)
 
 
-def until(window, condition: Callable[[], bool]) -> None:
+def until(window, condition: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
     """Step until a condition holds; fail after a while."""
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < end, "did not come true"
         window.step()

@@ -332,3 +332,69 @@ def test_what_hands_did_is_undone_in_turn(window, hands: Hands):
     until(window, lambda: window.engine.camera == whole)
     hands.key("ctrl+shift+z")
     until(window, lambda: window.engine.camera == moved)
+
+
+@pytest.mark.parametrize("scope", ["slide", "view", "field"])
+def test_automatic_contrast_of_what_is_asked_for_arrives_by_itself(window, scope: str):
+    window.engine.channels[1].limits = (0.0, 1.0)
+    others = [window.engine.channels[number].limits for number in (0, 2, 3)]
+    window.desk.act[f"auto {scope}"]([1])
+    until(window, lambda: window.engine.channels[1].limits != (0.0, 1.0))
+    assert [window.engine.channels[number].limits for number in (0, 2, 3)] == others
+
+
+def test_channels_are_unmixed_by_regions_that_bear_their_names(window):
+    from rawmosaic.viewer.annotations.model import Annotation
+    from rawmosaic.viewer.annotations.shapes import Rectangle
+
+    window.desk.act["unmix"]()
+    assert "each dye is alone" in window.desk.message.text
+    centres = window.slide.positions()
+    for number, (x, y) in zip((0, 1), (centres[0], centres[6]), strict=True):
+        name = window.engine.channels[number].name
+        window.desk.board.annotations.add(Annotation(Rectangle(x - 20, y - 20, x + 20, y + 20), class_name=name))
+    window.desk.act["unmix"]()
+    until(window, lambda: window.engine.unmixing is not None)
+    assert window.engine.unmixing.shape == (4, 4)
+
+
+def test_a_measurement_is_of_raw_counts(window):
+    from rawmosaic.viewer.annotations.model import Annotation
+    from rawmosaic.viewer.annotations.shapes import Rectangle
+
+    x, y = window.slide.positions()[5]
+    number = window.desk.board.annotations.add(Annotation(Rectangle(x - 10, y - 10, x + 10, y + 10)))
+    window.desk.act["measure"]([number])
+    until(window, lambda: len(window.desk.measured) > 1)
+    assert window.desk.measured[0] == "area 400 µm²"
+    row, column = 96 // 2, 128 // 2
+    inside = window.slide.read_plane(5, 0)[row - 20 : row + 20, column - 20 : column + 20]
+    assert f"{inside.mean():.1f}" in window.desk.measured[1]
+    assert "1600 px" in window.desk.measured[1]
+
+
+def test_a_figure_of_the_view_is_written_in_the_background(open_window, tmp_path):
+    from PIL import Image
+
+    from rawmosaic.storage import open_slide
+    from rawmosaic.storage.testing import write_slide
+
+    with open_slide(write_slide(slide(2), tmp_path / "scan.h5")) as opened:
+        window = open_window(opened)
+        panel = window._panels.figure
+        panel.open(window.desk)
+        panel.file, panel.width_px, panel.part = str(tmp_path / "figure.png"), 500, "the whole mosaic"
+        panel.start(window.desk)
+        until(window, lambda: not panel.is_writing, patience_s=60)
+        assert "figure written" in window.desk.message.text
+    with Image.open(tmp_path / "figure.png") as picture:
+        assert picture.width == 500
+
+
+def test_typing_a_place_goes_there(window, hands: Hands):
+    hands.key("ctrl+g")
+    until(window, lambda: window._panels.layer.wants_text)
+    hands.do("type", "#7")
+    hands.key("Return")
+    until(window, lambda: (window.engine.camera.x_um, window.engine.camera.y_um) == pytest.approx(window.slide.positions()[7]))
+    assert all(look.visible for look in window.engine.channels), "what is typed into a panel is no key of the window"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from test_render_twin import SIZE, Shown, assert_equal, difference, view
 from twin import ChannelState
 
 from rawmosaic.storage.errors import OutOfRangeError
-from rawmosaic.storage.testing import FailingSlide, SyntheticSlide
+from rawmosaic.storage.testing import FailingSlide, GrowingSlide, SyntheticSlide
 from rawmosaic.viewer import OffscreenViewer
 from rawmosaic.viewer.palettes import COLOR_MAPS, color_table
 
@@ -230,6 +231,23 @@ def test_projection_can_be_switched_while_viewing():
             shown.apply(viewer)
             viewer.render(wait=False)
             assert_equal(viewer.render(), shown.by_twin())
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.25])
+@pytest.mark.parametrize("fields_known", [True, False])
+def test_projection_of_a_growing_slide_takes_in_every_plane(fields_known: bool, scale: float):
+    whole = SyntheticSlide((2, 3), (48, 64), 1, size_z=3, overlap=0.1)
+    growing = GrowingSlide(whole, 4, fields_known=fields_known)
+    shown = view(whole, scale=scale, projection="max")
+    expected = replace(shown, channels=(ChannelState((20_000.0, 65_535.0)),)).by_twin()
+    with OffscreenViewer(growing, size=SIZE) as viewer:
+        replace(shown, channels=(ChannelState((20_000.0, 65_535.0)),)).apply(viewer)
+        end = time.monotonic() + 30
+        while difference(viewer.render(wait=False), expected).max() > 1:
+            growing.grow(1)
+            assert time.monotonic() < end, "never shown"
+            time.sleep(0.01)
+        assert_equal(viewer.render(), expected)
 
 
 def test_an_unreadable_plane_makes_its_projection_unreadable():

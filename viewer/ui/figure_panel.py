@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -89,7 +90,9 @@ class FigurePanel:
     def start(self, desk: Desk) -> None:
         """Begin to write what is asked for."""
         path = Path(self.file).expanduser()
-        state = Path(tempfile.mkstemp(suffix=".view.json", prefix="rawmosaic-")[1])
+        handle, name = tempfile.mkstemp(suffix=".view.json", prefix="rawmosaic-")
+        os.close(handle)
+        state = Path(name)
         save_preset(state, capture(desk.engine))
         region = ",".join(f"{value:.4f}" for value in self._bounds(desk))
         command = [sys.executable, "-c", PROGRAM, "export", "figure", desk.slide.location, "-o", str(path), "--state", str(state)]

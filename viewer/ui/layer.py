@@ -15,6 +15,7 @@ from imgui_bundle import imgui
 
 from rawmosaic.viewer.ui import theme
 
+MOST_FRAMES = 60
 SETTLE_FRAMES = 3
 """ImGui needs a few frames after an event until hovering, fading and layout have settled."""
 
@@ -117,7 +118,7 @@ class Layer:
     def on_button(self, button: int, pressed: bool) -> None:
         """A mouse button, by glfw's number."""
         if 0 <= button < 5:
-            self._io().add_mouse_button_event(button, pressed)
+            self._io(1).add_mouse_button_event(button, pressed)
 
     def on_scroll(self, dx: float, dy: float) -> None:
         """The wheel, or two fingers."""
@@ -125,7 +126,7 @@ class Layer:
 
     def on_key(self, key: int, pressed: bool, mods: int) -> bool:
         """A key, by glfw's number."""
-        io = self._io()
+        io = self._io(1)
         for bit, mod in _MODS:
             io.add_key_event(mod, bool(mods & bit))
         if key in _KEYS:
@@ -134,7 +135,7 @@ class Layer:
 
     def on_character(self, codepoint: int) -> bool:
         """A typed character."""
-        io = self._io()
+        io = self._io(1)
         io.add_input_character(codepoint)
         return io.want_text_input
 
@@ -160,9 +161,10 @@ class Layer:
         imgui.set_current_context(self._context)
         return imgui.get_io().want_text_input
 
-    def _io(self) -> imgui.IO:
+    def _io(self, frames: int = 0) -> imgui.IO:
+        """ImGui takes presses and letters in one by one, a frame each: `frames` more than it needs to settle."""
         imgui.set_current_context(self._context)
-        self.frames_due = SETTLE_FRAMES
+        self.frames_due = min(max(self.frames_due, SETTLE_FRAMES) + frames, MOST_FRAMES)
         return imgui.get_io()
 
     def _show_cursor(self) -> None:

@@ -78,6 +78,10 @@ def _unmixing(desk: Desk) -> None:
             matrix[number, other] = share
             engine.unmixing = None if np.array_equal(matrix, np.eye(len(matrix))) else matrix
             desk.touch()
+    if "unmix" in desk.act:
+        if button("from reference regions", "from annotations whose class is a channel's name, drawn where that dye is alone"):
+            desk.act["unmix"]()
+        imgui.same_line()
     if button("no unmixing", "every channel is what was acquired", enabled=engine.unmixing is not None):
         engine.unmixing = None
         desk.touch()
