@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from PySide6.QtCore import QSignalBlocker, Qt
-from PySide6.QtGui import QColor, QPixmap
+from PySide6.QtGui import QColor, QPainter, QPixmap
 from PySide6.QtWidgets import (
     QCheckBox,
     QColorDialog,
@@ -111,7 +111,10 @@ class _Row:
         self.high.setValue(round(look.limits[1]))
         self.gamma.setValue(look.gamma)
         swatch = QPixmap(SWATCH_PX, SWATCH_PX)
-        swatch.fill(QColor.fromRgbF(*parse_color(look.color)))
+        swatch.fill(Qt.GlobalColor.gray)  # a border, without which white is no swatch
+        pen = QPainter(swatch)
+        pen.fillRect(swatch.rect().adjusted(1, 1, -1, -1), QColor.fromRgbF(*parse_color(look.color)))
+        pen.end()
         self.color.setIcon(swatch)
         for blocker in blockers:
             blocker.unblock()
