@@ -166,7 +166,7 @@ def _reads(slide: ServedSlide, keys: Callable[[], list[TileKey]]) -> Iterator[Ti
         return
     for key in wanted:
         try:
-            slide.touch(key)
+            slide.encoded(key)
         except Exception:
             return
         yield key

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,9 +22,6 @@ MOST_REPLY_NBYTES = 32 << 20
 MOST_MESSAGE = 300
 """Characters of an error's message."""
 
-TOUCHED_S = 10.0
-"""What was read ahead is taken to be in memory for so long."""
-
 COST_OF_FACTS = 4
 """What a request costs that is not for tiles, in tiles."""
 
@@ -35,21 +31,22 @@ Answer = tuple[Mapping, Sequence[Buffer]]
 
 @dataclass(frozen=True)
 class Work:
-    """A checked request: `cost` in tiles; `answer(is_cancelled)` reads, in any thread, and gives None where it was cancelled."""
+    """A checked request: `cost` in tiles; `answer(is_cancelled)` reads, in any thread, and gives None where it was cancelled;
+    `from_memory()` reads nothing, and gives None where it would have to."""
 
     cost: int
     answer: Callable[[Callable[[], bool]], Answer | None]
+    from_memory: Callable[[], Answer | None] = lambda: None
 
 
 class ServedSlide:
-    """One slide under the name that it is served by. Compressed tiles go into `cache` unless they lie in the slide's file."""
+    """One slide under the name that it is served by. Compressed tiles are kept in `cache`."""
 
     def __init__(self, name: str, slide: Slide, cache: EncodedTiles):
         self.name, self.slide = name, slide
         self.overview: ServedSlide | None = None
         if slide.overview is not None:
             self.overview = ServedSlide(f"{name}/overview", slide.overview, cache)
-        self.stored = type(slide).read_encoded is not Slide.read_encoded
         self.growing = slide.growing
         self._cache = cache
         self._facts: Answer | None = None
@@ -85,7 +82,8 @@ class ServedSlide:
                 raise ProtocolError(f"a `tiles` request has one buffer, not {len(request.buffers)}")
             keys = unpack_keys(request.buffers[0])
             errors = {str(at): self.error(self.out_of_range(keys[at])) for at in self._impossible(keys)}
-            return Work(len(keys), lambda is_cancelled: self._tiles(keys, errors, is_cancelled))
+            from_memory = (lambda: None) if errors else (lambda: self._tiles_from_memory(keys))
+            return Work(len(keys), lambda is_cancelled: self._tiles(keys, errors, is_cancelled), from_memory)
         if request.op == "open":
             return Work(COST_OF_FACTS, lambda _: self._opened())
         if request.op == "acquired":
@@ -133,22 +131,13 @@ class ServedSlide:
         return {**body, "message": message[:MOST_MESSAGE]}
 
     def encoded(self, key: TileKey) -> bytes:
-        """A tile as a compressed buffer, empty where nothing was acquired; from the cache, or read. Any thread."""
-        if self.stored:
-            return self.slide.read_encoded(key) or b""
+        """A tile as a compressed buffer, empty where nothing was acquired; from memory, or read. Any thread."""
         address = (id(self), self._state[0], key)
         tile = self._cache.get(address)
         if tile is None:
             tile = self.slide.read_encoded(key) or b""
             self._cache.put(address, tile)
         return tile
-
-    def touch(self, key: TileKey) -> None:
-        """Read a tile that may be needed soon, so that it is in memory then; not again for some seconds. Any thread."""
-        mark = (id(self), self._state[0], key, int(time.monotonic() / TOUCHED_S))
-        if mark not in self._cache:
-            self._cache.put(mark, b"")
-            self.encoded(key)
 
     def ahead_of(self, hint: ViewHint) -> list[TileKey]:
         """Keys of the tiles that a moving viewer will want. Any thread."""
@@ -223,6 +212,18 @@ class ServedSlide:
             counts = arrays.buffers[0]
             self._cache.put(address, counts)
         return {"identity": identity, "counts": {"buffer": 0, "shape": [GREY_LEVELS]}}, [counts]
+
+    def _tiles_from_memory(self, keys: Sequence[TileKey]) -> Answer | None:
+        """The tiles, if all are in memory."""
+        generation, identity = self._state
+        buffers, room = [], MOST_REPLY_NBYTES
+        for key in keys:
+            tile = self._cache.get((id(self), generation, key))
+            if tile is None or room <= 0:
+                return None
+            room -= len(tile)
+            buffers.append(tile)
+        return {"errors": {}, "identity": identity}, buffers
 
     def _tiles(self, keys: Sequence[TileKey], errors: Mapping[str, dict], is_cancelled: Callable[[], bool]) -> Answer | None:
         """The tiles; where the slide grows while they are read, they are read again, so that they are of one identity."""
