@@ -130,7 +130,7 @@ class TiffPages:
     def read(self, path: Path, page: int) -> np.ndarray:
         """(height, width) array of the page's own type. Raises DamagedSlideError, or AcquisitionError for colour pages."""
         with _named_errors(path), self._borrowed(path) as file:
-            with file.lock:
+            with file.tiff.filehandle.lock:  # the one that reading pixels takes: both move the same place in the file
                 if page >= len(file.tiff.pages):
                     raise DamagedSlideError(f"has no page {page}: it holds {len(file.tiff.pages)}", location=path)
                 found = file.tiff.pages[page]
@@ -188,7 +188,6 @@ class TiffPages:
 class _OpenFile:
     def __init__(self, tiff: tifffile.TiffFile):
         self.tiff = tiff
-        self.lock = threading.Lock()
         self.users = 0
         self.retired = False
 
