@@ -41,3 +41,13 @@ def test_lines_of_the_readme_make_a_picture():
     exec(lines.replace("path/to/acquisition", "slide.h5"), names)
     assert names["image"].shape == (720, 1280, 4)
     assert names["image"][..., :3].any()
+
+
+@pytest.mark.usefixtures("slide")
+def test_script_of_the_annotations_measures_a_cell(tmp_path: Path):
+    (script,) = python_of("docs/annotations.md")
+    names: dict = {}
+    exec(script, names)
+    assert names["intensity"].pixels > 100
+    assert names["profile"].counts.shape[0] == 2
+    assert (tmp_path / "slide.h5.annotations.geojson").is_file()

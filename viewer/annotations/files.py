@@ -14,10 +14,9 @@ from rawmosaic.storage.errors import WriteError
 from rawmosaic.storage.slide import Slide
 from rawmosaic.viewer.annotations.geojson import Document, Frame, composed, no_collection, read_geojson
 from rawmosaic.viewer.annotations.model import AnnotationSet, Snapshot
+from rawmosaic.viewer.user_folder import user_folder
 
-SUFFIX = ".annotations.geojson"
-DATA_ENVIRONMENT = "RAWMOSAIC_DATA"
-"""Names the folder of the user's data, if not the system's for rawmosaic."""
+SUFFIX, NAME_IN_FOLDER = ".annotations.geojson", "rawmosaic.annotations.geojson"
 
 
 def annotations_path(location: str) -> Path:
@@ -34,23 +33,23 @@ def annotations_path(location: str) -> Path:
 
 
 def path_beside(location: str) -> Path | None:
-    """``scan.h5.annotations.geojson``, or inside a folder its name with that ending; None for what is not on this machine."""
+    """``scan.h5.annotations.geojson``, ``rawmosaic.annotations.geojson`` inside a folder; None for what is not on this machine."""
     if "://" in location:
         return None
-    path = Path(location).absolute()
-    if path.is_dir():
-        return path / (path.name + SUFFIX)
-    return path.with_name(path.name + SUFFIX) if path.exists() else None
+    path = Path(location)
+    try:
+        if path.is_dir():
+            return path / NAME_IN_FOLDER
+        return path.with_name(path.name + SUFFIX) if path.is_file() else None
+    except (OSError, ValueError):
+        return None
 
 
 def user_path(location: str) -> Path:
     """In the folder of the user's data, by the name and the whole address of the slide."""
-    import platformdirs
-
-    folder = os.environ.get(DATA_ENVIRONMENT) or platformdirs.user_data_dir("rawmosaic", appauthor=False)
-    address = location if "://" in location else str(Path(location).absolute())
-    name = re.sub(r"[^\w.-]+", "_", address.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1])[:80]
-    return Path(folder) / "annotations" / f"{name}-{hashlib.sha256(address.encode()).hexdigest()[:12]}{SUFFIX}"
+    address = location if "://" in location else os.path.normcase(os.path.abspath(location))
+    name = re.sub(r"[^\w.-]+", "_", re.split(r"[/\\]", location.rstrip("/\\"))[-1])[:80]
+    return user_folder() / "annotations" / f"{name}-{hashlib.sha256(address.encode()).hexdigest()[:16]}{SUFFIX}"
 
 
 def _takes_files(folder: Path) -> bool:

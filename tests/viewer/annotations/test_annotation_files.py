@@ -16,12 +16,13 @@ from rawmosaic.viewer.annotations.files import AnnotationFile, annotations_path,
 from rawmosaic.viewer.annotations.geojson import Document, Frame
 from rawmosaic.viewer.annotations.model import Annotation
 from rawmosaic.viewer.annotations.shapes import Points, Rectangle
+from rawmosaic.viewer.user_folder import FOLDER_VARIABLE
 
 
 @pytest.fixture(autouse=True)
 def user_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test touches the user's own data."""
-    monkeypatch.setenv(files.DATA_ENVIRONMENT, str(tmp_path / "user"))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "user"))
     return tmp_path / "user"
 
 
@@ -48,7 +49,7 @@ def names_in(path: Path) -> list[str]:
 
 def test_annotations_lie_beside_a_file_and_inside_a_folder(tmp_path: Path, slide_path: Path):
     assert annotations_path(str(slide_path)) == slide_path.with_name("scan.h5.annotations.geojson")
-    assert annotations_path(str(slide_path.parent)) == slide_path.parent / "slides.annotations.geojson"
+    assert annotations_path(str(slide_path.parent)) == slide_path.parent / "rawmosaic.annotations.geojson"
     assert list(tmp_path.glob("slides/*")) == [slide_path]
 
 
@@ -66,6 +67,11 @@ def test_where_nothing_can_be_written_they_lie_with_the_users_data(slide_path: P
     beside = path_beside(str(slide_path))
     beside.write_text("{}")
     assert annotations_path(str(slide_path)) == beside  # what somebody put there is read
+
+
+def test_a_place_that_cannot_be_is_none_beside_the_slide():
+    assert path_beside("no\0where") is None
+    assert path_beside("gone.h5") is None
 
 
 def test_once_with_the_users_data_they_stay_there(slide_path: Path):
