@@ -54,7 +54,7 @@ def command(
     from rawmosaic.cli.looks import shown_channels
     from rawmosaic.cli.progress import progress_bar
     from rawmosaic.storage import open_slide
-    from rawmosaic.storage.errors import WriteError
+    from rawmosaic.storage.errors import SlideError, WriteError
     from rawmosaic.viewer.annotations.files import annotations_path
     from rawmosaic.viewer.annotations.geojson import Frame, read_geojson
     from rawmosaic.viewer.annotations.measure import Measurer, measured
@@ -67,7 +67,10 @@ def command(
         raise WriteError(f"there is no folder {path.parent}; name a file in a folder that exists", location=path)
     with open_slide(location, **opening_options(location, acquisition)) as slide:
         chosen = None if channels is None else sorted(shown_channels(slide, channels))
-        document = read_geojson(annotations or annotations_path(slide.location), Frame.of(slide))
+        source = Path(annotations) if annotations else annotations_path(slide.location)
+        if not annotations and not source.exists():
+            raise SlideError("no annotations are kept for it; draw some in the window, or name a GeoJSON file", location=location)
+        document = read_geojson(source, Frame.of(slide))
         shapes = [annotation.shape for annotation in document.annotations]
         with (
             Measurer(slide, chosen, position_set=positions, z=z, t=t, overlap=overlap) as measurer,
@@ -77,7 +80,7 @@ def command(
             write_table(path, document.annotations, found, measurer)
     if document.unshown:
         left_out = f"{len(document.unshown)} of its features are of a kind that is not measured"
-        click.echo(f"rawmosaic: {annotations or annotations_path(slide.location)}: {left_out}", err=True)
+        click.echo(f"rawmosaic: {source}: {left_out}", err=True)
     if unreadable := sorted({problem for each in found for problem in each.unreadable}):
         click.echo(f"rawmosaic: {path} is incomplete, unreadable parts: {len(unreadable)}, the first {unreadable[0]}", err=True)
         return INCOMPLETE

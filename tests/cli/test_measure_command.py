@@ -119,6 +119,7 @@ def test_wrong_files_are_named(rawmosaic, slide_file: Path, drawn: Path, tmp_pat
     (tmp_path / "bad.geojson").write_text("{")
     assert rawmosaic("measure", slide_file, tmp_path / "bad.geojson", "-o", table).complains_once_about("bad.geojson", "GeoJSON")
     assert rawmosaic("measure", slide_file, tmp_path / "none.geojson", "-o", table).complains_once_about("none.geojson")
+    assert rawmosaic("measure", slide_file, "-o", table).complains_once_about("slide.h5", "no annotations", "GeoJSON")
     assert rawmosaic("measure", slide_file, drawn, "-o", tmp_path).complains_once_about("folder")
     assert rawmosaic("measure", slide_file, drawn, "-o", tmp_path / "no" / "t.csv").complains_once_about("no folder")
     assert not table.exists()

@@ -33,7 +33,7 @@ def annotations_path(location: str) -> Path:
 
 
 def path_beside(location: str) -> Path | None:
-    """``scan.h5.annotations.geojson``, ``rawmosaic.annotations.geojson`` inside a folder; None for what is not on this machine."""
+    """``scan.h5.annotations.geojson``, ``rawmosaic.annotations.geojson`` inside a folder; None for what lies elsewhere."""
     if "://" in location:
         return None
     path = Path(location)
