@@ -195,25 +195,65 @@ class MosaicWindow:
 
     def step(self) -> None:
         """Handle events, waiting for one if the picture is complete and nothing changed; draw if needed."""
+        self.prepare()
+        pause = self.may_rest_s()
+        glfw.wait_events_timeout(pause) if pause else glfw.poll_events()
+        self.advance()
+
+    def prepare(self) -> None:
+        """Take in what other threads have done since the last frame."""
+        glfw.make_context_current(self._window)
         self._take_in_opened()
         self._take_in_dialog()
         self._take_in_done()
         self._take_in_limits()
+
+    def may_rest_s(self) -> float:
+        """Seconds that may pass without an event before the next frame; 0 if it is due."""
         report = self._engine.report
         if self._dirty or report.tiles_uploaded or (self._panels is not None and self._panels.layer.frames_due):
-            glfw.poll_events()
-        elif not report.complete:
-            glfw.wait_events_timeout(LOADING_S)  # an arriving tile ends it
-        else:
-            self._warm_up()
-            glfw.wait_events_timeout(max(min(self._wake_at - time.monotonic(), IDLE_S), 1e-3))
-        if self._needs_frame() or self._engine.report.tiles_failed:
-            self._draw()
+            return 0.0
+        if not report.complete:
+            return LOADING_S  # an arriving tile ends it
+        self._warm_up()
+        return 0.0 if self._dirty else max(min(self._wake_at - time.monotonic(), IDLE_S), 1e-3)
+
+    def advance(self) -> bool:
+        """Draw, if there is something new to see; returns whether there was."""
+        if not (self._needs_frame() or self._engine.report.tiles_failed):
+            return False
+        glfw.make_context_current(self._window)
+        self._draw()
+        return True
+
+    def place(self, x: int, y: int) -> None:
+        """Move the window's upper left corner there, screen units."""
+        glfw.set_window_pos(self._window, x, y)
+
+    def redraw(self) -> None:
+        """Something changed that the window does not know of."""
+        self._changed(True)
+
+    @property
+    def handle(self):
+        """glfw's window."""
+        return self._window
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the user has closed it."""
+        return bool(glfw.window_should_close(self._window))
+
+    @property
+    def has_hands(self) -> bool:
+        """Whether the keyboard is its own."""
+        return bool(glfw.get_window_attrib(self._window, glfw.FOCUSED))
 
     def screenshot(self) -> np.ndarray:
         """(height, width, 4) uint8: the picture as the window shows it, drawn anew, without panels."""
         from rawmosaic.viewer.gl.api import GL
 
+        glfw.make_context_current(self._window)
         self._engine.frame(self._target())
         width, height = self._engine.size
         pixels = np.empty((height, width, 4), np.uint8)
@@ -252,6 +292,7 @@ class MosaicWindow:
     def _warm_up(self) -> None:
         """Once, when the first picture stands."""
         if not self._warm:
+            glfw.make_context_current(self._window)
             self._warm = True
             self._engine.warm_up(self._target())
             self._changed(True)
@@ -266,6 +307,8 @@ class MosaicWindow:
         started = time.perf_counter()
         self._fit_picture()
         desk, panels = self._desk, self._panels
+        if panels is not None:
+            panels.layer.make_current()
         wake = [panels.stack.step(desk)] if panels is not None else []
         report = self._engine.frame(self._target())
         self._statistics.add(report, time.perf_counter() - started)

@@ -91,6 +91,10 @@ class Layer:
         self.frames_due = max(self.frames_due - 1, 0)
         self._show_cursor()
 
+    def make_current(self) -> None:
+        """Widgets, sizes and styles are this window's from now on."""
+        imgui.set_current_context(self._context)
+
     def close(self) -> None:
         """Delete the GL objects and the context; closing twice is harmless."""
         if self._context is None:
