@@ -12,7 +12,7 @@ import socket as sockets
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -21,15 +21,14 @@ from types import MappingProxyType
 
 import zmq
 
-from rawmosaic.net.addresses import is_local
 from rawmosaic.net.desk import Desk, Job
 from rawmosaic.net.encoded_tiles import EncodedTiles
 from rawmosaic.net.growth import Growth
-from rawmosaic.net.keys import ServerCurve, curve_for
+from rawmosaic.net.keys import ServerCurve
+from rawmosaic.net.links import Link, opened_links
 from rawmosaic.net.protocol import (
     ERROR,
     MAX_HEADER_NBYTES,
-    MAX_REQUEST_NBYTES,
     MAX_REQUESTS,
     MORE,
     OK,
@@ -46,15 +45,12 @@ from rawmosaic.net.protocol import (
 )
 from rawmosaic.net.read_ahead import hint_from
 from rawmosaic.net.served_slide import Answer, ServedSlide
-from rawmosaic.storage.errors import AccessError, NotASlideError, ProtocolError, SlideError, UnreachableError
+from rawmosaic.storage.errors import NotASlideError, ProtocolError, SlideError
 from rawmosaic.storage.slide import Slide
 
 LOOPBACK = "tcp://127.0.0.1:5555"
 CACHE_BYTES = 256 << 20
 """Budget of compressed tiles in memory: what was read a moment ago, or ahead, goes out without any other thread."""
-
-CLIENT_QUEUE, BROKER_QUEUE = 8, 64
-"""Replies that ZeroMQ holds for one client, and for a broker; more wait here, where nothing is read for them."""
 
 MOST_UNSENT = 8 * MAX_REQUESTS
 """Replies that wait for one connection, nearly all of them small. What it asks for beyond is not answered."""
@@ -75,9 +71,7 @@ BROKER_WATCH_S = 600.0
 """Behind a broker nobody tells when a viewer is gone: a watch is to be asked for again now and then."""
 
 FIRST_RETRY_S, LAST_RETRY_S = 0.001, 0.05
-LINGER_MS = 500
 LARGE_BLOCK_NBYTES = 24 << 20
-HEARTBEAT_S, DEAD_S = 10.0, 60.0
 
 NOTHING: Mapping = MappingProxyType({})
 
@@ -96,19 +90,10 @@ class DealerStats:
 
 
 @dataclass(eq=False)
-class _Link:
-    """A socket: the ROUTER that clients come to, or a DEALER to a broker."""
-
-    socket: zmq.Socket
-    is_broker: bool
-    stuck_since: float | None = None
-
-
-@dataclass(eq=False)
 class _Connection:
     """One client. `held`: its requests by id. `unsent`: (id, frames) of replies that it does not take yet."""
 
-    link: _Link
+    link: Link
     address: bytes
     heard_at: float
     held: dict[int, Job | _Watch] = field(default_factory=dict)
@@ -166,7 +151,7 @@ class TileDealer:
         keys: str | None = None,
     ):
         self._requests = self._tiles = self._bytes = 0
-        self._connections: dict[tuple[_Link, bytes], _Connection] = {}
+        self._connections: dict[tuple[Link, bytes], _Connection] = {}
         self._watches: set[_Watch] = set()
         self._stuck: set[_Connection] = set()
         self._done: deque[Job | tuple[ServedSlide, Answer]] = deque()
@@ -184,7 +169,7 @@ class TileDealer:
         with ExitStack() as stack:
             self._context = zmq.Context()
             stack.callback(self._context.destroy)
-            self._links = list(self._opened_links(stack, bind, brokers, curve, insecure, keys))
+            self._links = opened_links(self._context, stack, bind, brokers, curve, insecure=insecure, keys=keys)
             self.address = self._links[0].socket.last_endpoint.decode() if bind is not None else None
             self._alarm, self._bell = sockets.socketpair()
             stack.callback(self._alarm.close)
@@ -227,56 +212,6 @@ class TileDealer:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    def _opened_links(
-        self,
-        stack: ExitStack,
-        bind: str | None,
-        brokers: Sequence[str],
-        curve: ServerCurve | None,
-        insecure: bool,
-        keys: str | None,
-    ) -> Iterator[_Link]:
-        if bind is not None:
-            if curve is None and not insecure and not is_local(bind):
-                raise AccessError("other machines can reach this address, so it needs keys (or say `insecure`)", location=bind)
-            router = self._socket(zmq.ROUTER, bind, CLIENT_QUEUE)
-            router.router_mandatory = True
-            if curve is not None:
-                stack.enter_context(curve.gate(self._context))
-                curve.apply(router)
-            try:
-                router.bind(bind)
-            except zmq.ZMQError as error:
-                reason = f"the address cannot be bound ({error.strerror}); choose another, or end the server that has it"
-                raise UnreachableError(reason, location=bind) from error
-            yield _Link(router, False)
-        for address in brokers:
-            dealer = self._socket(zmq.DEALER, address, BROKER_QUEUE)
-            dealer.immediate = True  # what a broker that is gone was to hear is of no use to the next one
-            known = curve_for(address, keys)
-            if known is not None:
-                known.apply(dealer)
-            elif not insecure and not is_local(address):
-                raise AccessError(
-                    "no key is remembered for this broker; `rawmosaic keys trust ADDRESS KEY` (or say `insecure`)",
-                    location=address,
-                )
-            try:
-                dealer.connect(address)
-            except zmq.ZMQError as error:
-                raise UnreachableError(f"this is no address of a broker ({error.strerror})", location=address) from error
-            yield _Link(dealer, True)
-
-    def _socket(self, kind: int, address: str, queue: int) -> zmq.Socket:
-        socket = self._context.socket(kind)
-        socket.linger = LINGER_MS
-        socket.sndhwm = queue
-        socket.maxmsgsize = MAX_REQUEST_NBYTES
-        socket.ipv6 = "[" in address
-        socket.heartbeat_ivl = int(HEARTBEAT_S * 1000)
-        socket.heartbeat_timeout = int(DEAD_S * 1000)
-        return socket
 
     # called from other threads
 
@@ -327,7 +262,7 @@ class TileDealer:
         wake_at = min(self._next_ready, self._next_alive, self._next_sweep, *(c.retry_at for c in self._stuck))
         return max(0, int((wake_at - time.monotonic()) * 1000) + 1)
 
-    def _receive(self, link: _Link) -> None:
+    def _receive(self, link: Link) -> None:
         """Take in what came, but let others have their turn."""
         for _ in range(MESSAGES_AT_ONCE):
             try:
@@ -339,7 +274,7 @@ class TileDealer:
                 continue
             self._hear(link, address, frames)
 
-    def _hear(self, link: _Link, address: bytes, frames: list[bytes]) -> None:
+    def _hear(self, link: Link, address: bytes, frames: list[bytes]) -> None:
         if link.is_broker and not address:
             return  # a broker has nothing to say of its own
         connection = self._connections.get((link, address))

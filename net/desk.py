@@ -59,7 +59,7 @@ class Desk:
         self._ahead: dict[Hashable, Iterator[Callable[[], None]]] = {}
         self._n_reading_ahead = 0
         self._lock = threading.Lock()
-        self._calls: SimpleQueue[bool] = SimpleQueue()  # one call for each job that may be taken; False: go home
+        self._calls: SimpleQueue[bool] = SimpleQueue()  # False: go home
         self._threads: list[threading.Thread] = []
         self._closed = False
 
@@ -120,7 +120,8 @@ class Desk:
             thread = threading.Thread(target=self._run, name=f"dealer-{self._name}", daemon=True)
             self._threads.append(thread)
             thread.start()
-        self._calls.put(True)
+        if self._calls.qsize() < self._n_threads:  # whoever is called does all there is to do
+            self._calls.put(True)
 
     # the workers
 

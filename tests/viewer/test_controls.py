@@ -78,7 +78,7 @@ def test_every_listed_key_has_a_test():
         "g",
         "i",
     }
-    in_the_window = {"F11", "?", "q, Esc", "\\"}
+    in_the_window = {"F11", "?", "q, Esc", "\\", "Shift + C", "Shift + A", "b", "m", "Tab"}
     assert set(KEYS) == here | in_the_window
     assert all(KEYS.values())
 

@@ -111,6 +111,7 @@ def test_wherever_a_view_jumps_the_overview_stands_in_at_once():
         places = slide.positions()[::7]
         viewer.look_at(*places[0], scale=1.0)
         viewer.render()
+        viewer.engine.warm_up(viewer._target())  # as a window does once its first picture stands
         end = time.monotonic() + 20
         while viewer.engine._resident.size == 0 or viewer.engine._missing_overview():  # it is fetched while there is time
             assert time.monotonic() < end

@@ -55,7 +55,9 @@ class Board:
         if self._saving is not None and self._saving.done():
             (future, self._saving) = (self._saving, None)
             self.problem = str(future.exception()) if not future.cancelled() and future.exception() else ""
-            if self.problem:
+            if not future.cancelled() and not future.exception() and (kept := future.result()) is not None:
+                self.problem = f"another program had changed the annotations; what it wrote is kept as {kept.name}"
+            if future.cancelled() or future.exception():
                 self._changed_at = time.monotonic() + 10.0  # a full disk is not asked many times a second
         if self.annotations.revision != self._revision:
             self._revision, self._changed_at = self.annotations.revision, time.monotonic()
