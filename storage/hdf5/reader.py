@@ -123,7 +123,9 @@ class Hdf5Slide(Slide):
                 self._check_index("z", z, self.size_z)
                 self._check_index("t", t, self.size_t)
                 if self._planes is not None:
-                    return self._planes[:, :, z, t]
+                    table = self._planes[:, :, z, t]
+                    table.flags.writeable = False
+                    return table
                 table = self._table(fmt.ACQUIRED, np.s_[: self.n_fields, :, z, t]) != 0
                 table.flags.writeable = False
                 self._acquired[z, t] = table
