@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+IN_A_WINDOW = {"qt_viewer": "tests/viewer/test_qt.py"}
+"""Examples that need a display, and where they are run."""
+
+EXAMPLES = sorted(path for path in (Path(__file__).parents[1] / "examples").glob("*.py") if path.stem not in IN_A_WINDOW)
 
 
 def run(example: Path, folder: Path) -> tuple[str, np.ndarray]:
