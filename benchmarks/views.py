@@ -85,7 +85,7 @@ class Bench:
         for number in numbers:
             source, key = engine.locate(int(number))
             row = fmt.chunk_row(source.tiling, key, len(slide.channels), slide.size_z, slide.size_t)
-            offset, size = source._index[key.level].find(row)
+            offset, size = source._opened.index[key.level].find(row)
             if size:
                 places.append((offset, size))
         decode = _median(decode_s(slide.location, places, slide.tiling.tile_shape) for _ in range(repeat))
