@@ -216,6 +216,8 @@ class TileLoader:
             self._n_idle[urgent] += 1
             while not self._closed:
                 queue = self._urgent_queue if urgent else self._soon_queue
+                if not urgent and (self._urgent_queue or not self._in_flight.isdisjoint(self._urgent)):
+                    queue = ()  # the view comes first
                 share = self._share(len(queue), urgent)
                 batch = []
                 while len(batch) < share and (tile := self._cache.reserve(pinned=self._pinned())) is not None:
