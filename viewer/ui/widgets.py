@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from imgui_bundle import imgui
@@ -99,15 +99,6 @@ def wrapped(text: str, color: tuple = theme.TEXT) -> None:
     imgui.push_style_color(imgui.Col_.text.value, color)
     imgui.text_wrapped(text)
     imgui.pop_style_color()
-
-
-def same_line_if_fits(next_width: float, build: Callable[[], None] | None = None) -> None:
-    """Go on in this line if that much fits, pixels."""
-    right = imgui.get_item_rect_max().x + imgui.get_style().item_spacing.x + next_width
-    if right < imgui.get_window_pos().x + imgui.get_content_region_max().x if hasattr(imgui, "get_content_region_max") else True:
-        imgui.same_line()
-    if build is not None:
-        build()
 
 
 def packed(color: tuple, alpha: float = 1.0) -> int:
