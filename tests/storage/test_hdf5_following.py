@@ -329,12 +329,17 @@ def test_every_plane_that_is_told_reads_back_while_two_hundred_fields_are_writte
                 failures.append(error)
 
         def write() -> None:
+            """Twenty fields at a time; before the next ones come, the last were seen, however slow the machine is."""
             try:
-                acquisition.ask(
-                    "import time; "
-                    "[(acquire(writer, range(n, n + 4)), writer.publish() if n % 8 else None, time.sleep(0.01))"
-                    " for n in range(0, 200, 4)]; writer.close()"
-                )
+                for first in range(0, 200, 20):
+                    acquisition.ask(
+                        f"[(acquire(writer, range(n, n + 4)), writer.publish() if n % 8 else None)"
+                        f" for n in range({first}, {first + 20}, 4)]; writer.publish()"
+                    )
+                    deadline = time.monotonic() + TIMEOUT_S
+                    while len(told) < 2 * (first + 20) and not ended.is_set() and time.monotonic() < deadline:
+                        time.sleep(0.001)
+                acquisition.ask("writer.close()")
             except BaseException as error:
                 failures.append(error)
 
@@ -358,7 +363,7 @@ def test_every_plane_that_is_told_reads_back_while_two_hundred_fields_are_writte
         assert not failures, failures
         assert not slide.growing
         assert slide.finished
-        assert turns > 3, "it was followed, not only opened at the end"
+        assert turns >= 10, "it was followed, not only opened at the end"
         assert sorted(told) == [(field, channel, 0, 0) for field in range(200) for channel in (0, 1)]
     assert verify_slide(path) == []
     at_once = tmp_path / "at once.h5"
