@@ -64,12 +64,12 @@ def hands(window) -> Hands:
 
 def side_point(window, x_units: float, y_units: float) -> tuple[int, int]:
     """A place of the side panel, units from its top left, as window pixels."""
-    area, scale = window._picture_area(), window._pixels_per_unit()
+    area, scale = window.picture_area(), window.sizes.pixels_per_unit
     return round(area[2] + x_units * scale), round((36 + y_units) * scale)
 
 
 def test_the_picture_and_the_panels_share_the_window(window):
-    x, y, width, height = window._picture_area()
+    x, y, width, height = window.picture_area()
     assert (x, y + height) == (0, SIZE[1])
     assert width < SIZE[0]
     assert window.engine.size == (width, height)
@@ -121,7 +121,7 @@ def test_the_wheel_over_a_panel_does_not_zoom(window, hands: Hands):
 
 
 def test_the_picture_is_panned_and_zoomed_where_the_cursor_is(window, hands: Hands):
-    area = window._picture_area()
+    area = window.picture_area()
     x, y = 300, area[1] + 200
     held = window.engine.camera.to_mosaic(300, 200)
     hands.move(x, y)
@@ -134,7 +134,7 @@ def test_the_picture_is_panned_and_zoomed_where_the_cursor_is(window, hands: Han
 
 
 def test_a_limit_follows_the_cursor_over_the_histogram(window, hands: Hands):
-    window._changed(True)
+    window.redraw()
     until(window, lambda: window._panels.contrast.area is not None)
     x, y, width, height = map(round, window._panels.contrast.area)
     low, _ = window.engine.channels[0].limits
@@ -148,7 +148,7 @@ def test_a_click_on_the_minimap_goes_there(window, hands: Hands):
     until(window, lambda: window._panels.minimap._picture is not None)
     window.engine.look_at(*window.slide.positions()[0], scale=4.0)
     width, height = window._panels.minimap._picture.size
-    x, y = window._picture_area()[2] - 14 - width // 2, SIZE[1] - 14 - height // 2
+    x, y = window.picture_area()[2] - 14 - width // 2, SIZE[1] - 14 - height // 2
     hands.click(x, y)
     left, top, right, bottom = window.engine.geometry.bounds_um
     middle = ((left + right) / 2, (top + bottom) / 2)
@@ -158,7 +158,7 @@ def test_a_click_on_the_minimap_goes_there(window, hands: Hands):
 def test_the_status_line_tells_field_and_raw_counts_under_the_cursor(window, hands: Hands):
     from rawmosaic.viewer.ui.overlays import place_text
 
-    area = window._picture_area()
+    area = window.picture_area()
     field = 5
     position = window.slide.positions()[field] - 20.0
     x, y = window.engine.camera.to_window(*position)
@@ -180,13 +180,13 @@ def test_sixty_channels_have_a_table_that_scrolls_and_a_filter(open_window):
     numbers = matching(window.desk)
     assert 0 < len(numbers) < 60
     for _ in range(4):
-        window._changed(True)
+        window.redraw()
         window.step()
 
 
 def test_everything_doubles_at_two_hundred_percent(open_window):
     window = open_window(slide(), ui_scale=2.0)
-    assert window._pixels_per_unit() == 2.0
+    assert window.sizes.pixels_per_unit == 2.0
     assert window.engine.size[0] == SIZE[0] - 2 * 312
     hands = Hands(window)
     hands.click(*side_point(window, 22, 46))
@@ -217,7 +217,7 @@ def test_playing_runs_through_the_stack(window):
     window._panels.stack.playing = "z"
     seen = set()
     for _ in range(2000):
-        window._changed(True)
+        window.redraw()
         window.step()
         seen.add(window.engine.z)
         if len(seen) == 3:
@@ -229,7 +229,7 @@ def test_the_picture_below_the_panels_is_that_of_the_engine(window):
     from rawmosaic.viewer import OffscreenViewer
 
     window.engine.look_at(*window.slide.positions().mean(axis=0), scale=2.0)
-    window._changed(True)
+    window.redraw()
     until(window, lambda: window.engine.report.complete and not window.engine.report.tiles_uploaded)
     shown, camera = window.screenshot(), window.engine.camera
     window.close()
@@ -248,7 +248,7 @@ def test_a_rectangle_is_drawn_and_kept_beside_the_slide(open_window, tmp_path):
     path = write_slide(slide(2), tmp_path / "scan.h5")
     with open_slide(path) as opened:
         window = open_window(opened)
-        hands, top = Hands(window), window._picture_area()[1]
+        hands, top = Hands(window), window.picture_area()[1]
         window.desk.board.editor.tool = "rectangle"
         hands.drag(1, (200, top + 150), (300, top + 250))
         until(window, lambda: len(window.desk.board.annotations) == 1)
@@ -266,13 +266,13 @@ def test_a_rectangle_is_drawn_and_kept_beside_the_slide(open_window, tmp_path):
 
 
 def test_the_picture_is_still_panned_while_annotations_are_shown(window, hands: Hands):
-    before, top = window.engine.camera, window._picture_area()[1]
+    before, top = window.engine.camera, window.picture_area()[1]
     hands.drag(1, (200, top + 150), (260, top + 150))
     until(window, lambda: window.engine.camera.x_um < before.x_um)
 
 
 def test_a_double_click_fills_the_window_with_a_field(window, hands: Hands):
-    top = window._picture_area()[1]
+    top = window.picture_area()[1]
     field = 6
     x, y = window.engine.camera.to_window(*window.slide.positions()[field])
     hands.move(round(x), round(y) + top)
@@ -319,7 +319,7 @@ def test_a_slide_looks_as_it_was_left(open_window, tmp_path):
 
 
 def test_what_hands_did_is_undone_in_turn(window, hands: Hands):
-    whole, top = window.engine.camera, window._picture_area()[1]
+    whole, top = window.engine.camera, window.picture_area()[1]
     hands.drag(1, (200, top + 150), (260, top + 150))
     until(window, lambda: window.engine.camera != whole)
     moved = window.engine.camera

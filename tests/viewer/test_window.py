@@ -145,7 +145,7 @@ def test_title_says_what_is_shown(window, slide: SyntheticSlide):
     window.engine.look_at(70.0, 60.0, 0.5)
     title = glfw.get_window_title if hasattr(glfw, "get_window_title") else None
     window.screenshot()
-    window._changed(True)
+    window.redraw()
     window.step()
     if title is None:
         pytest.skip("this glfw cannot read a title")
@@ -268,27 +268,27 @@ def test_q_and_escape_close(window, hands: Hands, key: str):
 def test_callbacks_do_what_hands_do(window):
     engine, handle = window.engine, window._window
     before = engine.camera
-    window._on_cursor(handle, 100.0, 80.0)
-    window._on_scroll(handle, 0.0, 1.0)
+    window.events.on_cursor(handle, 100.0, 80.0)
+    window.events.on_scroll(handle, 0.0, 1.0)
     assert engine.camera.scale > before.scale
     assert engine.camera.to_mosaic(100, 80) == pytest.approx(before.to_mosaic(100, 80))
     held = engine.camera.to_mosaic(100, 80)
-    window._on_button(handle, glfw.MOUSE_BUTTON_LEFT, glfw.PRESS, 0)
-    window._on_cursor(handle, 120.0, 70.0)
-    window._on_button(handle, glfw.MOUSE_BUTTON_LEFT, glfw.RELEASE, 0)
+    window.events.on_button(handle, glfw.MOUSE_BUTTON_LEFT, glfw.PRESS, 0)
+    window.events.on_cursor(handle, 120.0, 70.0)
+    window.events.on_button(handle, glfw.MOUSE_BUTTON_LEFT, glfw.RELEASE, 0)
     assert engine.camera.to_window(*held) == pytest.approx((120, 70))
-    window._on_char(handle, ord("1"))
+    window.events.on_char(handle, ord("1"))
     assert not engine.channels[0].visible
-    window._on_key(handle, glfw.KEY_1, 0, glfw.PRESS, glfw.MOD_SHIFT)
+    window.events.on_key(handle, glfw.KEY_1, 0, glfw.PRESS, glfw.MOD_SHIFT)
     assert [look.visible for look in engine.channels] == [True, False, False, False, False, False]
-    window._on_resize(handle, 0, 0)  # minimised
+    window.events.on_resize(handle, 0, 0)  # minimised
     assert engine.size == SIZE
     window.step()
 
 
 @pytest.mark.parametrize("character", ["²", "€", "é", "\x00", "🔬"])
 def test_any_character_may_be_typed(window, character: str):
-    window._on_char(window._window, ord(character))
+    window.events.on_char(window._window, ord(character))
     window.step()
 
 
