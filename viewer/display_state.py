@@ -273,6 +273,7 @@ class _Reader:
         return str(value)
 
     def channel(self, value: object, key: str) -> ChannelState:
+        """One entry of ``channels``: name, limits (two raw counts) and colour must be there; `mixer`, three numbers, need not."""
         known = self.mapping(value, key)
         column = known.get("mixer")
         return ChannelState(
@@ -285,11 +286,13 @@ class _Reader:
         )
 
     def group(self, value: object, key: str) -> ChannelGroup:
+        """One entry of ``groups``: a name, and numbers of the file's own channels, from 0."""
         known = self.mapping(value, key)
         numbers = self.each(known.get("channels"), f"{key}.channels", self.integer)
         return ChannelGroup(self.text(known.get("name"), f"{key}.name"), numbers)
 
     def bookmark(self, value: object, key: str) -> Bookmark:
+        """One entry of ``bookmarks``: name, centre (mosaic µm) and scale must be there; z and t are 0 where they are not."""
         known = self.mapping(value, key)
         return Bookmark(
             name=self.text(known.get("name"), f"{key}.name"),

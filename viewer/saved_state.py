@@ -19,10 +19,11 @@ from typing import Any
 
 from rawmosaic.storage.errors import SlideError, WriteError
 from rawmosaic.storage.slide import Slide
+from rawmosaic.viewer.beside import address_of, path_beside
 from rawmosaic.viewer.display_state import DisplayState, apply, capture, from_json, to_json
 from rawmosaic.viewer.user_folder import read_text, user_folder, write_whole
 
-ENDING, NAME_IN_FOLDER = ".view.json", "rawmosaic.view.json"
+ENDING = ".view.json"
 ASIDE = ".aside"
 MOST_BYTES = 16 << 20
 
@@ -38,7 +39,7 @@ class Found:
 
 def save(slide: Slide, state: DisplayState) -> Path:
     """Keep the state of a slide; returns where. Any thread. Raises WriteError if it can be written nowhere."""
-    text, beside = to_json(state), path_beside(slide.location)
+    text, beside = to_json(state), path_beside(slide.location, ENDING)
     own = _own_paths(slide)[0]
     if beside is not None:
         with suppress(OSError):
@@ -53,7 +54,7 @@ def save(slide: Slide, state: DisplayState) -> Path:
 
 def load(slide: Slide) -> Found:
     """The newest state that was kept for a slide; never raises for what lies there."""
-    beside, told = path_beside(slide.location), []
+    beside, told = path_beside(slide.location, ENDING), []
     candidates = [path for path in (beside, *_own_paths(slide)) if path is not None and path.is_file()]
     for path in sorted(candidates, key=_written_at, reverse=True):
         try:
@@ -94,29 +95,12 @@ def save_preset(path: str | os.PathLike, state: DisplayState) -> None:
         raise WriteError(f"the display state cannot be written: {error.strerror or error}", location=path) from error
 
 
-def path_beside(location: str) -> Path | None:
-    """The display state's place beside a slide; None for what is no file or folder of this machine."""
-    if "://" in location:
-        return None
-    path = Path(location)
-    try:
-        if path.is_dir():
-            return path / NAME_IN_FOLDER
-        return path.with_name(path.name + ENDING) if path.is_file() else None
-    except (OSError, ValueError):
-        return None
-
-
 def _own_paths(slide: Slide) -> list[Path]:
     """Places in the user's folder, the one to write to first."""
-    keys = [_location_key(slide.location)]
+    keys = [address_of(slide.location)]
     if type(slide).identity is not Slide.identity:  # else it is another one each time
         keys.insert(1 if slide.growing else 0, slide.identity)  # of a slide that grows it still changes
     return [user_folder() / "views" / (hashlib.sha256(key.encode()).hexdigest()[:32] + ENDING) for key in keys]
-
-
-def _location_key(location: str) -> str:
-    return location if "://" in location else os.path.normcase(os.path.abspath(location))
 
 
 def _written_at(path: Path) -> int:

@@ -90,7 +90,7 @@ def test_state_beside_a_slide_that_cannot_be_written_lies_with_the_user(slide: N
         write(path, text)
 
     monkeypatch.setattr(saved_state, "write_whole", refused)
-    beside = saved_state.path_beside(slide.location)
+    beside = saved_state.path_beside(slide.location, saved_state.ENDING)
     os.utime(beside, (1, 1))
     assert saved_state.save(slide, OTHER).is_relative_to(user_folder())
     assert saved_state.load(slide).state == OTHER  # the newest counts

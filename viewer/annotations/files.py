@@ -14,9 +14,10 @@ from rawmosaic.storage.errors import WriteError
 from rawmosaic.storage.slide import Slide
 from rawmosaic.viewer.annotations.geojson import Document, Frame, composed, no_collection, read_geojson
 from rawmosaic.viewer.annotations.model import AnnotationSet, Snapshot
+from rawmosaic.viewer.beside import address_of, path_beside
 from rawmosaic.viewer.user_folder import user_folder
 
-SUFFIX, NAME_IN_FOLDER = ".annotations.geojson", "rawmosaic.annotations.geojson"
+ENDING = ".annotations.geojson"
 
 
 def annotations_path(location: str) -> Path:
@@ -24,7 +25,7 @@ def annotations_path(location: str) -> Path:
 
     That is used for slides on a server, and where nothing can be written beside the slide; a file beside the slide comes first.
     """
-    beside = path_beside(location)
+    beside = path_beside(location, ENDING)
     if beside is None:
         return user_path(location)
     if beside.exists() or (not user_path(location).exists() and _takes_files(beside.parent)):
@@ -32,24 +33,10 @@ def annotations_path(location: str) -> Path:
     return user_path(location)
 
 
-def path_beside(location: str) -> Path | None:
-    """``scan.h5.annotations.geojson``, ``rawmosaic.annotations.geojson`` inside a folder; None for what lies elsewhere."""
-    if "://" in location:
-        return None
-    path = Path(location)
-    try:
-        if path.is_dir():
-            return path / NAME_IN_FOLDER
-        return path.with_name(path.name + SUFFIX) if path.is_file() else None
-    except (OSError, ValueError):
-        return None
-
-
 def user_path(location: str) -> Path:
     """In the folder of the user's data, by the name and the whole address of the slide."""
-    address = location if "://" in location else os.path.normcase(os.path.abspath(location))
     name = re.sub(r"[^\w.-]+", "_", re.split(r"[/\\]", location.rstrip("/\\"))[-1])[:80]
-    return user_folder() / "annotations" / f"{name}-{hashlib.sha256(address.encode()).hexdigest()[:16]}{SUFFIX}"
+    return user_folder() / "annotations" / f"{name}-{hashlib.sha256(address_of(location).encode()).hexdigest()[:16]}{ENDING}"
 
 
 def _takes_files(folder: Path) -> bool:

@@ -12,10 +12,11 @@ import pytest
 from rawmosaic.storage.errors import DamagedSlideError, WriteError
 from rawmosaic.storage.testing import SyntheticSlide
 from rawmosaic.viewer.annotations import files
-from rawmosaic.viewer.annotations.files import AnnotationFile, annotations_path, path_beside, user_path, write_geojson
+from rawmosaic.viewer.annotations.files import ENDING, AnnotationFile, annotations_path, user_path, write_geojson
 from rawmosaic.viewer.annotations.geojson import Document, Frame
 from rawmosaic.viewer.annotations.model import Annotation
 from rawmosaic.viewer.annotations.shapes import Points, Rectangle
+from rawmosaic.viewer.beside import path_beside
 from rawmosaic.viewer.user_folder import FOLDER_VARIABLE
 
 
@@ -58,20 +59,20 @@ def test_annotations_of_what_is_not_on_this_machine_lie_with_the_users_data(loca
     path = annotations_path(location)
     assert path.parent == user_data / "annotations"
     assert path != annotations_path(location + "x")
-    assert path_beside(location) is None
+    assert path_beside(location, ENDING) is None
 
 
 def test_where_nothing_can_be_written_they_lie_with_the_users_data(slide_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(files, "_takes_files", lambda _: False)
     assert annotations_path(str(slide_path)) == user_path(str(slide_path))
-    beside = path_beside(str(slide_path))
+    beside = path_beside(str(slide_path), ENDING)
     beside.write_text("{}")
     assert annotations_path(str(slide_path)) == beside  # what somebody put there is read
 
 
 def test_a_place_that_cannot_be_is_none_beside_the_slide():
-    assert path_beside("no\0where") is None
-    assert path_beside("gone.h5") is None
+    assert path_beside("no\0where", ENDING) is None
+    assert path_beside("gone.h5", ENDING) is None
 
 
 def test_once_with_the_users_data_they_stay_there(slide_path: Path):
