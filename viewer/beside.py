@@ -9,7 +9,7 @@ NAME_IN_FOLDER = "rawmosaic"
 
 
 def path_beside(location: str, ending: str) -> Path | None:
-    """``scan.h5`` and the ending; inside a folder ``rawmosaic`` and the ending; None for what is no file or folder of this machine."""
+    """``scan.h5`` and the ending; inside a folder ``rawmosaic`` and the ending; None for what is neither on this machine."""
     if "://" in location:
         return None
     path = Path(location)
