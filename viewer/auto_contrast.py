@@ -1,4 +1,4 @@
-"""Automatic contrast limits: of the slide or of a field from stored histograms, of the view or of any region from raw counts.
+"""Automatic contrast limits: of the slide or of a field from stored histograms, of the view or of a drawn area from raw counts.
 
 A `Question` is a value taken from the engine; `limits_for` answers it anywhere, `AutoContrast` in a thread of its own, so that
 the window goes on drawing. Missing fields never count.
@@ -19,6 +19,7 @@ import numpy as np
 from rawmosaic.storage.errors import NoLongerWantedError, SlideError
 from rawmosaic.storage.histogram import grey_level_counts
 from rawmosaic.storage.slide import GREY_LEVELS, Slide
+from rawmosaic.viewer.annotations.shapes import Shape
 from rawmosaic.viewer.blending import checked_unmixing
 from rawmosaic.viewer.channels import AUTO_CONTRAST_TAIL, SMALLEST_AUTO_RANGE, ChannelView, percentile_limits
 from rawmosaic.viewer.plan import Geometry
@@ -30,15 +31,22 @@ STRONGER, STRONGEST_TAIL = 4.0, 0.1
 REPEAT_S = 3.0
 """Asking the same again within this time asks for stronger contrast."""
 
+MOST_DRAWN_PIXELS = 1 << 26
+"""Of one channel in a drawn area, 128 MB: a larger area is taken from a coarser layer, and a line says so."""
+
+PROGRESS_S = 0.1
+"""How often somebody who waits is told how far it is."""
+
 Limits = dict[int, tuple[float, float]]
 
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """Whose limits, and from where: a `field`, else a `region_um` (left, top, right, bottom), else the whole slide.
+    """Whose limits, and from where: a `field`, else a `shape`, else a `region_um` (left, top, right, bottom), else the slide.
 
-    `z` is the slide's `size_z` for the projection; `scale` that of the view, which says which zoom layer is fine enough;
-    `tail` the share of pixels outside the limits on each side.
+    A shape is a drawn area: the raw counts of its pixels count, whatever the view shows. `z` is the slide's `size_z` for the
+    projection; `scale` that of the view, which says which zoom layer is fine enough; `tail` the share of pixels outside the
+    limits on each side.
     """
 
     slide: Slide
@@ -46,6 +54,7 @@ class Question:
     channels: tuple[int, ...]
     region_um: Bounds | None = None
     field: int | None = None
+    shape: Shape | None = None
     z: int = 0
     t: int = 0
     scale: float = 1.0
@@ -67,15 +76,17 @@ def question_of(
     *,
     region_um: Bounds | None = None,
     field: int | None = None,
+    shape: Shape | None = None,
     tail: float = AUTO_CONTRAST_TAIL,
 ) -> Question:
-    """A question about what an engine shows: told neither region nor field, about the whole slide."""
+    """A question about what an engine shows: told no part of it, about the whole slide."""
     return Question(
         slide=engine.slide,
         geometry=engine.geometry,
         channels=tuple(channels),
         region_um=region_um,
         field=field,
+        shape=shape,
         z=engine.view().z,
         t=engine.t,
         scale=engine.camera.scale,
@@ -84,14 +95,23 @@ def question_of(
     )
 
 
-def limits_for(question: Question, wanted: Callable[[], bool] = lambda: True) -> Answer:
-    """The answer; reads, so not in the GL thread. Raises NoLongerWantedError once `wanted` says no."""
+def limits_for(
+    question: Question,
+    wanted: Callable[[], bool] = lambda: True,
+    progress: Callable[[float], None] = lambda _share: None,
+) -> Answer:
+    """The answer; reads, so not in the GL thread. `progress` is told which share was read, 0 to 1. Raises NoLongerWantedError
+    once `wanted` says no."""
     limits, told = {}, []
-    for channel in question.channels:
+    for number, channel in enumerate(question.channels):
+
+        def part(share: float, before: int = number) -> None:
+            progress((before + share) / len(question.channels))
+
         if not wanted():
             raise NoLongerWantedError("something else is asked for by now", location=question.slide.location)
         try:
-            found = _limits(question, channel, wanted, told)
+            found = _limits(question, channel, wanted, told, part)
         except NoLongerWantedError:
             raise
         except SlideError as error:
@@ -103,16 +123,20 @@ def limits_for(question: Question, wanted: Callable[[], bool] = lambda: True) ->
 
 
 def histogram_of(
-    question: Question, channel: int, wanted: Callable[[], bool] = lambda: True, told: list[str] | None = None
+    question: Question,
+    channel: int,
+    wanted: Callable[[], bool] = lambda: True,
+    told: list[str] | None = None,
+    progress: Callable[[float], None] = lambda _share: None,
 ) -> np.ndarray:
     """(65536,) counts of a channel as it was acquired, in what the question is about. Reads. Raises SlideError."""
     slide, field = question.slide, question.field
     if field is not None and (slide.size_z, slide.size_t) == (1, 1) and hasattr(slide, "field_histogram"):
         return slide.field_histogram(field, channel)
-    if field is None and question.region_um is None:
+    if field is None and question.region_um is None and question.shape is None:
         return slide.histogram(channel)
     total = np.zeros(GREY_LEVELS, np.int64)
-    for block in _blocks(question, (channel,), wanted, told):
+    for block in _blocks(question, (channel,), wanted, told, progress):
         total += grey_level_counts(block[0])
     return total
 
@@ -154,28 +178,46 @@ class Strength:
 class AutoContrast:
     """Answers one question at a time in a thread; a new one replaces that before it.
 
-    Questions come from the GL thread and answers go to it: `arrived` once a frame. `on_arrival` is called from the thread.
+    Questions come from the GL thread and answers go to it: `arrived` once a frame. `on_arrival` is called from the thread, and
+    `on_progress` too, now and then while it reads.
     """
 
-    def __init__(self, on_arrival: Callable[[], None] = lambda: None):
-        self._on_arrival = on_arrival
+    def __init__(self, on_arrival: Callable[[], None] = lambda: None, on_progress: Callable[[], None] = lambda: None):
+        self._on_arrival, self._on_progress = on_arrival, on_progress
         self._pool: ThreadPoolExecutor | None = None
         self._future: Future[Answer] | None = None
         self._cancelled = threading.Event()
+        self._share, self._asked_at, self._told_at = 0.0, 0.0, 0.0
 
     def ask(self, question: Question) -> None:
         """Answer this; what was asked before is given up."""
         self.cancel()
         self._cancelled = cancelled = threading.Event()
+        self._share, self._asked_at = 0.0, time.monotonic()
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, thread_name_prefix="auto-contrast")
-        self._future = self._pool.submit(limits_for, question, lambda: not cancelled.is_set())
-        self._future.add_done_callback(lambda _: self._told(cancelled))
+        self._future = self._pool.submit(
+            limits_for,
+            question,
+            wanted=lambda: not cancelled.is_set(),
+            progress=lambda share: self._goes_on(cancelled, share),
+        )
+        self._future.add_done_callback(lambda _: self._tell(cancelled, self._on_arrival))
 
     @property
     def busy(self) -> bool:
         """Whether an answer is on its way."""
         return self._future is not None and not self._future.done()
+
+    @property
+    def share(self) -> float | None:
+        """How much was read of what is asked for, 0 to 1; None if nothing is."""
+        return self._share if self.busy else None
+
+    @property
+    def waits_s(self) -> float:
+        """For how long an answer has been on its way, seconds; 0 if none is."""
+        return time.monotonic() - self._asked_at if self.busy else 0.0
 
     def arrived(self) -> Answer | None:
         """The answer, once; None before and after. Raises nothing: what went wrong is among the lines told."""
@@ -199,10 +241,18 @@ class AutoContrast:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
 
-    def _told(self, cancelled: threading.Event) -> None:
+    def _goes_on(self, cancelled: threading.Event, share: float) -> None:
+        now = time.monotonic()
+        if not cancelled.is_set():
+            self._share = share
+            if now - self._told_at >= PROGRESS_S:
+                self._told_at = now
+                self._tell(cancelled, self._on_progress)
+
+    def _tell(self, cancelled: threading.Event, whom: Callable[[], None]) -> None:
         if not cancelled.is_set():
             with suppress(Exception):  # a window that is just closing must not end the thread
-                self._on_arrival()
+                whom()
 
 
 def apply_limits(answer: Answer, looks: Sequence[ChannelView]) -> bool:
@@ -214,15 +264,17 @@ def apply_limits(answer: Answer, looks: Sequence[ChannelView]) -> bool:
     return changed
 
 
-def _limits(question: Question, channel: int, wanted: Callable[[], bool], told: list[str]) -> tuple[float, float] | None:
+def _limits(
+    question: Question, channel: int, wanted: Callable[[], bool], told: list[str], progress: Callable[[float], None]
+) -> tuple[float, float] | None:
     shares = None if question.unmixing is None else question.unmixing[channel]
     if shares is None or np.array_equal(shares, np.eye(len(shares))[channel]):
-        histogram = histogram_of(question, channel, wanted, told)
+        histogram = histogram_of(question, channel, wanted, told, progress)
         return percentile_limits(histogram, question.tail) if histogram.any() else None
     needed = np.flatnonzero(shares)
     if not len(needed):
         return None
-    blocks = [shares[needed] @ block for block in _blocks(question, needed.tolist(), wanted, told)]
+    blocks = [shares[needed] @ block for block in _blocks(question, needed.tolist(), wanted, told, progress)]
     return stretched(np.concatenate(blocks), question.tail) if blocks else None
 
 
@@ -231,18 +283,33 @@ def _blocks(
     channels: Sequence[int],
     wanted: Callable[[], bool],
     told: list[str] | None,
+    progress: Callable[[float], None],
 ) -> Iterable[np.ndarray]:
-    """Blocks of counts of the field, the region or the whole slide."""
-    slide, geometry, bounds = question.slide, question.geometry, question.region_um
-    scale = question.scale
+    """Blocks of counts of the field, the shape, the region or the whole slide."""
+    slide, geometry, shape = question.slide, question.geometry, None
     if question.field is not None:
-        bounds, scale = geometry.box_of(question.field, channels[0]), 1.0
-    elif bounds is None:
-        bounds = geometry.bounds_um
-    level = fitting_level(slide, bounds, scale)
+        bounds = geometry.box_of(question.field, channels[0])
+        level = fitting_level(slide, bounds, 1.0)
+    elif question.shape is not None:
+        shape = question.shape
+        bounds = _overlap(shape.box_um, geometry.bounds_um)
+        level = fitting_level(slide, bounds, 1.0, MOST_DRAWN_PIXELS)
+        if level and told is not None:
+            told.append(f"the area is large: its pixels were taken reduced {slide.levels[level]} times")
+    else:
+        bounds = question.region_um or geometry.bounds_um
+        level = fitting_level(slide, bounds, question.scale)
     return region_counts(
         *(slide, geometry, bounds, channels, question.z, question.t, level),
         fields=None if question.field is None else (question.field,),
+        shape=shape,
         wanted=wanted,
+        progress=progress,
         problems=told,
     )
+
+
+def _overlap(one: Bounds, other: Bounds) -> Bounds:
+    """What two boxes have in common; of boxes apart an empty one. An area larger than the mosaic costs what the mosaic does."""
+    left, top = max(one[0], other[0]), max(one[1], other[1])
+    return left, top, max(min(one[2], other[2]), left), max(min(one[3], other[3]), top)

@@ -10,6 +10,8 @@ from rawmosaic.storage.errors import NoLongerWantedError, SlideError
 from rawmosaic.storage.pyramid import TileKey, reduced_shape
 from rawmosaic.storage.slide import Slide
 from rawmosaic.viewer import projection
+from rawmosaic.viewer.annotations.pixels import FieldFrame, mask_of
+from rawmosaic.viewer.annotations.shapes import Shape
 from rawmosaic.viewer.plan import Geometry, choose_level
 
 Bounds = tuple[float, float, float, float]
@@ -39,14 +41,17 @@ def region_counts(
     level: int = 0,
     *,
     fields: Sequence[int] | None = None,
+    shape: Shape | None = None,
     wanted: Callable[[], bool] = lambda: True,
+    progress: Callable[[float], None] = lambda _share: None,
     problems: list[str] | None = None,
 ) -> Iterator[np.ndarray]:
     """(channels, pixels) uint16 blocks: the counts of all pixels of a layer whose centre lies in the region, field by field.
 
     Only fields that have all of these channels count; where fields overlap each counts. Their place is that of the first channel.
-    `fields` says which of them count, if not all; `z` is the slide's `size_z` for the projection. Tiles that cannot be read are
-    left out and noted in `problems`. Raises NoLongerWantedError once `wanted` says no.
+    `fields` says which of them count, if not all; `shape` is an area in the region: then its pixels alone count; `z` is the
+    slide's `size_z` for the projection. Tiles that cannot be read are left out and noted in `problems`. `progress` is told which
+    share was read, 0 to 1. Raises NoLongerWantedError once `wanted` says no.
     """
     channels = list(channels)
     has = slide.acquired(z, t) if z < slide.size_z else projection.acquired(slide, t)
@@ -57,10 +62,11 @@ def region_counts(
     for first in range(0, len(indices), TILES_AT_ONCE):
         if not wanted():
             raise NoLongerWantedError("something else is asked for by now", location=slide.location)
+        progress(first / len(indices))
         some = indices[first : first + TILES_AT_ONCE]
         for index, tiles in zip(some, _read(slide, some, channels, z, t, level, wanted, problems), strict=True):
             if tiles is not None:
-                yield from _pieces(slide, geometry, bounds_um, TileKey(level, index, channels[0]), tiles, windows)
+                yield from _pieces(slide, geometry, bounds_um, TileKey(level, index, channels[0]), tiles, windows, shape)
 
 
 def _window(
@@ -125,9 +131,9 @@ def _pieces(
     key: TileKey,
     tiles: np.ndarray,
     windows: dict[int, tuple[slice, slice]],
+    shape: Shape | None,
 ) -> Iterator[np.ndarray]:
     """What a tile holds of the region, field by field."""
-    left, top, right, bottom = bounds_um
     factor = slide.levels[key.level]
     for field, window, (tile_row, tile_column) in slide.tiling.pieces(key, slide.field_of_slot):
         if field not in windows:
@@ -142,15 +148,24 @@ def _pieces(
         ]
         width, height = geometry.p_sizes[field]
         u, v = (_centres(part, factor, size) for part, size in ((columns, width), (rows, height)))
-        x_um, y_um = (
-            geometry.centres_um(key.channel)[field][axis]
-            + geometry.placement.matrix_um[axis, 0] * (u - 0.5 * width)[None, :]
-            + geometry.placement.matrix_um[axis, 1] * (v - 0.5 * height)[:, None]
-            for axis in (0, 1)
-        )
-        inside = (x_um >= left) & (x_um < right) & (y_um >= top) & (y_um < bottom)
+        inside = _inside(geometry, bounds_um, shape, field, key.channel, u, v)
         if inside.any():
             yield in_tile.reshape(len(tiles), -1) if inside.all() else in_tile[:, inside]
+
+
+def _inside(
+    geometry: Geometry, bounds_um: Bounds, shape: Shape | None, field: int, channel: int, p_x: np.ndarray, p_y: np.ndarray
+) -> np.ndarray:
+    """(len(p_y), len(p_x)) bool: which of a field's pixel centres lie in the region, or in the shape."""
+    matrix, centre, p_size = geometry.placement.matrix_um, geometry.centres_um(channel)[field], geometry.p_sizes[field]
+    if shape is not None:
+        return mask_of(shape, FieldFrame(matrix, geometry.from_um, centre, p_size), p_x, p_y)
+    left, top, right, bottom = bounds_um
+    x_um, y_um = (
+        centre[axis] + matrix[axis, 0] * (p_x - 0.5 * p_size[0])[None, :] + matrix[axis, 1] * (p_y - 0.5 * p_size[1])[:, None]
+        for axis in (0, 1)
+    )
+    return (x_um >= left) & (x_um < right) & (y_um >= top) & (y_um < bottom)
 
 
 def _common(first: slice, second: slice) -> slice:

@@ -14,6 +14,7 @@ import pytest
 from rawmosaic.storage.errors import NoLongerWantedError
 from rawmosaic.storage.slide import Slide
 from rawmosaic.storage.testing import FailingSlide, SlowSlide, SyntheticSlide
+from rawmosaic.viewer.annotations.shapes import Ellipse, Polygon, Rectangle
 from rawmosaic.viewer.auto_contrast import (
     STRONGEST_TAIL,
     Answer,
@@ -294,3 +295,90 @@ def test_an_error_of_any_kind_is_told(auto: tuple[AutoContrast, threading.Event]
     broken = replace(question(slide), channels=(17,))
     made.ask(broken)
     assert answer_of(made).told
+
+
+# drawn areas
+
+
+def places_of(slide: Slide, field: int, channel: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mosaic µm of every pixel centre of a field, x and y, and its raw counts: (height, width) each."""
+    plane = slide.read_plane(field, channel)
+    height, width = plane.shape
+    placement = slide.placement("stage")
+    u, v = np.meshgrid(np.arange(width) + 0.5 - 0.5 * width, np.arange(height) + 0.5 - 0.5 * height)
+    x_um, y_um = np.tensordot(placement.matrix_um, np.stack([u, v]), 1) + placement.centres_um(channel)[field][:, None, None]
+    return x_um, y_um, plane
+
+
+SHAPES = {
+    "ellipse": Ellipse(-4.0, 3.0, 70.0, 51.0),
+    "polygon": Polygon([[(2.03, 1.02), (61.07, 9.01), (40.03, 50.05), (20.01, 22.02), (5.04, 44.06)]]),
+    "rectangle beyond the mosaic": Rectangle(10.0, 12.0, 9e5, 9e5),
+}
+
+
+@pytest.mark.parametrize("kind", ["plain", "sheared", "offsets"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_limits_of_a_drawn_area_are_percentiles_of_the_raw_counts_inside_it(name: str, kind: str):
+    slide, shape = SLIDES[kind](), SHAPES[name]
+    channel = len(slide.channels) - 1
+    inside = []
+    for field in range(slide.n_fields):
+        x_um, y_um, plane = places_of(slide, field, channel)
+        inside.append(plane[shape.contains(x_um, y_um)])
+    counts = np.sort(np.concatenate(inside))
+    assert len(counts) > 500
+    # a view from far away reads a coarse layer; a drawn area does not
+    answer = limits_for(question(slide, shape=shape, tail=0.02, scale=0.05))
+    low, high = answer.limits[channel]
+    below, above = (counts < low).mean(), (counts > high).mean()
+    assert below <= 0.02 <= (counts <= low).mean()
+    assert above <= 0.02 <= (counts >= high).mean()
+    assert answer.told == ()
+
+
+def test_an_area_with_more_pixels_than_are_to_be_read_is_taken_from_a_coarser_layer_and_that_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("rawmosaic.viewer.auto_contrast.MOST_DRAWN_PIXELS", 4000)
+    slide = SLIDES["plain"]()
+    answer = limits_for(question(slide, shape=Rectangle(*slide_bounds(slide))))
+    assert set(answer.limits) == {0, 1}
+    assert len(answer.told) == 1
+    assert "reduced" in answer.told[0]
+
+
+def test_an_area_where_nothing_was_acquired_leaves_the_limits():
+    assert limits_for(question(SLIDES["plain"](), shape=Ellipse(1e6, 1e6, 1e6 + 5, 1e6 + 5))).limits == {}
+
+
+def test_whoever_waits_is_told_how_far_it_is_and_may_give_up():
+    slide = SyntheticSlide((10, 10), (48, 64), 2)
+    told, answered = threading.Event(), threading.Event()
+    asked_for, go_on = threading.Event(), threading.Event()
+    calls = []
+
+    def gated(keys: list, outs: list, wanted: Callable = lambda _: True, urgent: bool = True) -> list:
+        calls.append(len(keys))
+        if len(calls) == 6:
+            asked_for.set()
+            assert go_on.wait(60)
+        return Slide.read_tiles(slide, keys, outs, wanted, urgent)
+
+    slide.read_tiles = gated
+    made = AutoContrast(answered.set, told.set)
+    try:
+        assert made.share is None
+        made.ask(question(slide, shape=Rectangle(*slide_bounds(slide))))
+        assert asked_for.wait(60)
+        assert told.is_set()
+        assert 0.0 < made.share < 1.0
+        assert made.waits_s > 0.0
+        made.cancel()
+        assert made.share is None
+        go_on.set()
+    finally:
+        go_on.set()
+        made.close()
+    assert len(calls) == 6
+    assert not answered.is_set()
