@@ -28,10 +28,13 @@ from rawmosaic.viewer.plan import (
     Geometry,
     TileNumbers,
     View,
+    image_to_screen,
     outline_rows,
     plan_frame,
 )
+from rawmosaic.viewer.planned import planned_fields, planned_rows
 from rawmosaic.viewer.renderer import Renderer, Target
+from rawmosaic.viewer.scan_progress import ScanProgress
 from rawmosaic.viewer.staging import Staging
 from rawmosaic.viewer.tile_store import TileStore, is_software_driver, layers_for_view
 
@@ -120,11 +123,16 @@ class Engine:
         self.groups: tuple = ()
         self.bookmarks: tuple = ()
         self.show_outlines = False
+        self.show_planned = False
+        """whether fields that a running scan has yet to acquire are outlined"""
         self.prefetches = True
         self.report = FrameReport()
         self._motion = Motion()
         self._last: _Shown | None = None
         self._follower: Follower | None = None
+        self._outdated: set[int] = set()
+        self.growth = 0
+        """how often planes were taken in"""
         self._tiles_reported = 0
         self._given_up: set[int] = set()
         self._soon: list[int] = []
@@ -176,6 +184,23 @@ class Engine:
         """Where the fields lie under the chosen position set."""
         return self._mosaic.geometry(self.position_set)
 
+    @property
+    def scan(self) -> ScanProgress | None:
+        """How far a scan is that ran when its slide was opened; None for a finished slide."""
+        return None if self._follower is None else self._follower.progress()
+
+    @property
+    def wants_frame(self) -> bool:
+        """Whether a running scan brought something that is not drawn yet."""
+        if self._follower is None:
+            return False
+        return self._follower.has_news or bool(self._outdated and self._loader.ready(self._replaceable()))
+
+    @property
+    def freshness(self) -> tuple[int, int]:
+        """How often planes were taken in, and how many tiles still show what was before: another one where the picture is another."""
+        return self.growth, len(self._outdated)
+
     def view(self) -> View:
         """What is asked to be shown, as a value."""
         if self.overlap not in OVERLAP_MODES:
@@ -215,7 +240,7 @@ class Engine:
         self._resident = self._overview_tiles(view)
         plan = self._asked(view)
         planned = time.perf_counter()
-        ready = self._loader.ready((*plan.fetch, *self._missing_overview()))
+        ready = self._loader.ready((*plan.fetch, *self._replaceable(), *self._missing_overview()))
         uploaded = len(self._upload(ready, planned + upload_deadline_s))
         if uploaded:  # what was asked for stays asked for; only the draw changes
             plan = self._marked(self._planned(view))
@@ -275,11 +300,16 @@ class Engine:
         return before if not before.tiles_missing and before.level == last.level else plan
 
     def draw_whole(self, target: Target) -> None:
-        """The whole mosaic as far as it is resident, in the view's looks, small: for a minimap. Fetches nothing."""
+        """The whole mosaic as far as it is resident, in the view's looks, small: for a minimap. What was not acquired has a dim
+        ground. Fetches nothing."""
         whole = replace(self.camera, size=target.size).fitted(self.geometry.bounds_um)
         view = replace(self.view(), camera=whole, smooth=True)
         level = None if self._shows_overview(view) else self._mosaic.level_for(len(view.channels), self._most_resident())
-        self._draw_plan(self._planned(view, level), view, target)
+        plan = self._planned(view, level)
+        self._draw_plan(plan, view, target)
+        fields = planned_fields(replace(view, channels=()), self.geometry, self._mosaic.acquired(view.z, view.t))
+        rows = outline_rows(view.camera, self.geometry, fields)
+        self._draw_planned(rows, plan, view, target, filled=True)
 
     @property
     def overview_tiles_resident(self) -> int:
@@ -344,6 +374,8 @@ class Engine:
         view = self.view()
         self._soon = []
         self._take_in_growth()
+        self.store.cache.discard(self._outdated)
+        self._outdated.clear()
         end = time.monotonic() + timeout_s
         full = False  # more in view than fits on any layer: what fits is shown
         self._given_up = set()
@@ -379,6 +411,7 @@ class Engine:
     def forget(self) -> None:
         """Empty the tile cache and the texture cache, as if the slide had just been opened."""
         self._soon, self._soon_for, self._last = [], None, None
+        self._outdated.clear()
         self._loader.want(())
         while not self._loader.idle:
             self._loader.wait(0.1)
@@ -405,9 +438,20 @@ class Engine:
         plan = self._planned(view, stands_in=stands_in)
         if self.store.make_room(plan.tiles_wanted):
             plan = self._planned(view, stands_in=stands_in)
+        if self._outdated:
+            plan = replace(plan, fetch=(*plan.fetch, *self._outdated_in(plan)))
         self._staging.grow(len(plan.fetch))
         self._loader.want(plan.fetch, self._soon)
         return self._marked(plan)
+
+    def _replaceable(self) -> list[int]:
+        """Tiles in texture layers that show what was before planes came."""
+        return [number for number in self._outdated if number in self.store.cache]
+
+    def _outdated_in(self, plan: FramePlan) -> list[int]:
+        """Tiles that a plan draws as they were before planes came: what was seen stays until its like is there."""
+        drawn = self.store.cache.keys_of(np.concatenate([plan.layers, plan.stand_ins]))
+        return [number for number in dict.fromkeys(drawn) if number in self._outdated]
 
     def _marked(self, plan: FramePlan) -> FramePlan:
         """The plan, with its tiles noted as the most recently used, and those of the overview kept with its stand-ins."""
@@ -437,7 +481,8 @@ class Engine:
     def _missing_overview(self) -> list[int]:
         if not len(self._resident):
             return []
-        return self._resident[self.store.cache.lookup(self._resident) < 0].tolist()
+        missing = self._resident[self.store.cache.lookup(self._resident) < 0].tolist()
+        return missing if not self._outdated else missing + [n for n in self._resident.tolist() if n in self._outdated]
 
     def _take_in_growth(self) -> None:
         """What a growing slide got since the last frame: packed tiles that hold it are read anew, fields are placed anew."""
@@ -448,9 +493,10 @@ class Engine:
             return
         outdated = self._mosaic.tiles_shared_by(planes)
         self._loader.discard(outdated)
-        self.store.cache.discard(outdated)
+        self._outdated = {number for number in self._outdated.union(outdated) if number in self.store.cache}
         self._mosaic.place(geometries)
         self._soon_for = None
+        self.growth += 1
 
     def locate(self, number: int) -> tuple[Slide, TileKey]:
         """The slide (the engine's own, or its overview) and key of a tile number."""
@@ -516,6 +562,7 @@ class Engine:
             if time.perf_counter() > deadline:
                 break
         self._staging.fence(held)
+        self._outdated -= uploaded
         self._loader.release(uploaded, held)
         return uploaded
 
@@ -529,9 +576,16 @@ class Engine:
 
     def _draw(self, plan: FramePlan, view: View, target: Target) -> None:
         self._draw_plan(plan, view, target)
+        if self.show_planned and self._follower is not None:
+            rows = planned_rows(view, self.geometry, self._mosaic.acquired(view.z, view.t))
+            self._draw_planned(rows, plan, view, target)
         if self.show_outlines:
             fields = self.geometry.in_view(view.camera, 0)
             self._renderer.draw_outlines(outline_rows(view.camera, self.geometry, fields), plan, target)
+
+    def _draw_planned(self, rows: np.ndarray, plan: FramePlan, view: View, target: Target, *, filled: bool = False) -> None:
+        of_fields = replace(plan, image_to_screen=image_to_screen(view.camera, self.geometry))  # it may be an overview's
+        self._renderer.draw_planned(rows, of_fields, target, on_white=self.background == "white", filled=filled)
 
 
 @dataclass(frozen=True)
@@ -605,11 +659,17 @@ class _Source:
 
     def placed_anew(self) -> dict[str, Geometry]:
         """The geometries in use, of the fields as they are now. Any thread."""
-        return {name: Geometry(self.slide, name) for name in list(self._geometries)}
+        return {name: self._still_or_anew(name, geometry) for name, geometry in list(self._geometries.items())}
+
+    def _still_or_anew(self, name: str, geometry: Geometry) -> Geometry:
+        """The same geometry where no field was added or moved, as in a planned scan."""
+        return geometry if geometry.still_holds(self.slide, name) else Geometry(self.slide, name)
 
     def place(self, geometries: dict[str, Geometry]) -> None:
         """Draw by these from now on."""
-        self.close()
+        for name, geometry in self._geometries.items():
+            if geometries.get(name) is not geometry:
+                geometry.close()
         self._geometries = dict(geometries)
 
     def close(self) -> None:

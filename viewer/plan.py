@@ -118,6 +118,17 @@ class Geometry:
         (x, y), (half_x, half_y) = self.centres_um(channel)[field], self.half_um[field]
         return float(x - half_x), float(y - half_y), float(x + half_x), float(y + half_y)
 
+    def still_holds(self, slide: Slide, position_set: str) -> bool:
+        """Whether a slide that grows has the fields it had, where they were."""
+        fields, now = slide.fields, slide.placement(position_set)
+        sizes = np.stack([fields["width"], fields["height"]], axis=-1)
+        return (
+            np.array_equal(fields["slot"], self.slots)
+            and np.array_equal(sizes, self.p_sizes)
+            and np.array_equal(now.positions_um, self.placement.positions_um)
+            and np.array_equal(now.plane_offsets_um, self.placement.plane_offsets_um)
+        )
+
     def _index(self, channel: int) -> SpatialIndex:
         channel = 0 if self.shared else channel
         if channel not in self._indices:

@@ -24,6 +24,9 @@ from rawmosaic.viewer.gl.program import Program
 from rawmosaic.viewer.plan import MOST_CHANNELS_AT_ONCE, ROWS_BEFORE_CHANNELS, Draw, FramePlan, View, runs_along_pixels
 
 OUTLINE_COLOR = (0.35, 0.35, 0.35)
+PLANNED_COLOR = (0.15, 0.19, 0.25)
+"""Of what a running scan has yet to acquire: dimmer than anything else, and never over a brighter picture."""
+
 _EDGE_MARGIN = 1.0 / 16
 """Screen pixels by which quads of turned mosaics are drawn too large; the fragment shader cuts them to the exact edge."""
 
@@ -92,6 +95,19 @@ class Renderer:
         """Outlines of any fields over what is drawn already; rows as `FramePlan.outlines`."""
         self._vertex_array.bind()
         self._draw_outlines(rows, plan, target)
+
+    def draw_planned(
+        self, rows: np.ndarray, plan: FramePlan, target: Target, *, on_white: bool = False, filled: bool = False
+    ) -> None:
+        """Planned positions under what is drawn already, as outlines or as dim ground; rows as `FramePlan.outlines`."""
+        if not len(rows):
+            return
+        self._vertex_array.bind()
+        GL.glEnable(GL.GL_BLEND)
+        GL.glBlendEquation(GL.GL_MIN if on_white else GL.GL_MAX)  # the picture wins where there is one
+        color = tuple(1.0 - part for part in PLANNED_COLOR) if on_white else PLANNED_COLOR
+        self._draw_outlines(rows, plan, target, color, GL.GL_TRIANGLE_FAN if filled else GL.GL_LINE_LOOP)
+        GL.glDisable(GL.GL_BLEND)
 
     def warm_up(self, looks: Sequence[ChannelView], tiles: TileTexture, target: Target, blending: Blending = PLAIN) -> None:
         """Draw nothing with every program that views of these channels use: drivers compile on the first draw."""
@@ -284,15 +300,22 @@ class Renderer:
         program.set_int(name, _TABLE_UNIT)
         GL.glDrawArrays(GL.GL_TRIANGLES, 0, 3)
 
-    def _draw_outlines(self, rows: np.ndarray, plan: FramePlan, target: Target) -> None:
+    def _draw_outlines(
+        self,
+        rows: np.ndarray,
+        plan: FramePlan,
+        target: Target,
+        color: tuple[float, float, float] = OUTLINE_COLOR,
+        shape: int = GL.GL_LINE_LOOP,
+    ) -> None:
         target.bind()
         program = self._program("outline.vert", "outline.frag", {})
         _set_camera(program, plan, target)
-        program.set_floats("line_color", np.array(OUTLINE_COLOR))
+        program.set_floats("line_color", np.array(color))
         self._quads.fill(np.ascontiguousarray(rows, np.float32))
         self._quads.bind(_TABLE_UNIT)
         program.set_int("outlines", _TABLE_UNIT)
-        GL.glDrawArraysInstanced(GL.GL_LINE_LOOP, 0, 4, len(rows))
+        GL.glDrawArraysInstanced(shape, 0, 4, len(rows))
 
     def _program(self, vertex: str, fragment: str, defines: dict) -> Program:
         defines = {name: int(value) for name, value in defines.items()}

@@ -1,4 +1,4 @@
-"""The minimap: the whole mosaic small, where the view is, which fields are missing; a click or drag moves the view there.
+"""The minimap: the whole mosaic small, where the view is, what is planned or missing; a click or drag moves the view there.
 
 The engine draws the small picture into a texture of its own, now and then; this panel only shows it.
 """
@@ -15,12 +15,11 @@ from rawmosaic.viewer.gl.objects import Framebuffer
 from rawmosaic.viewer.renderer import Target
 from rawmosaic.viewer.ui import theme
 from rawmosaic.viewer.ui.desk import Desk
-from rawmosaic.viewer.ui.overlays import Rect, field_boxes
+from rawmosaic.viewer.ui.overlays import Rect
 from rawmosaic.viewer.ui.widgets import packed, panel
 
 LARGEST_UNITS = (220.0, 170.0)
 PERIOD_S = 0.25
-MOST_BOXES = 600
 SMALLEST_BOX_UNITS = 5.0
 
 
@@ -31,7 +30,6 @@ class Minimap:
         self._picture: Framebuffer | None = None
         self._shows: tuple | None = None
         self._at = 0.0
-        self._missing: tuple[tuple, object] | None = None
 
     def refresh(self, desk: Desk) -> float | None:
         """Draw the small picture anew if it is out of date; seconds until it wants to be, None once it is not."""
@@ -70,9 +68,6 @@ class Minimap:
                 desk.engine.look_at(x_um, y_um)
                 desk.touch()
             drawn = imgui.get_window_draw_list()
-            for box in self._missing_fields(desk):
-                a, b = small.to_window(box[0], box[1]), small.to_window(box[2], box[3])
-                drawn.add_rect((left + a[0], top + a[1]), (left + b[0], top + b[1]), packed((0.5, 0.5, 0.5), 0.8))
             self._view_box(desk, small, (left, top), (w, h))
             drawn.add_rect((left, top), (left + w, top + h), packed((1, 1, 1), 0.35))
 
@@ -105,14 +100,9 @@ class Minimap:
             engine.projection,
             None if engine.unmixing is None else engine.unmixing.tobytes(),
             engine.overview_tiles_resident,
+            engine.freshness,
             desk.slide.n_fields,
         )
-
-    def _missing_fields(self, desk: Desk):
-        key = (desk.engine.position_set, desk.engine.z, desk.engine.t, desk.slide.n_fields, desk.engine.overview_tiles_resident)
-        if self._missing is None or self._missing[0] != key:
-            self._missing = (key, field_boxes(desk, True, MOST_BOXES).tolist())
-        return self._missing[1]
 
     def _view_box(self, desk: Desk, small, corner: tuple[float, float], size: tuple[int, int]) -> None:
         """The viewport; a cross where it would be too small to see."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 from imgui_bundle import imgui
 
 from rawmosaic.viewer.controls import KEYS
@@ -153,15 +152,3 @@ def messages(desk: Desk, area: Rect) -> None:
     if not desk.messages:
         dim("nothing was told")
     imgui.end()
-
-
-def field_boxes(desk: Desk, only_missing: bool, most: int) -> np.ndarray:
-    """(k, 4) left, top, right, bottom of fields, mosaic µm: those without a plane at this z and t, or all; none if too many."""
-    geometry, engine = desk.engine.geometry, desk.engine
-    centres = geometry.centres_um(0)
-    wanted = np.ones(len(centres), bool)
-    if only_missing:
-        wanted = ~desk.slide.acquired(engine.z, engine.t)[: len(centres)].any(axis=1)
-    if not 0 < wanted.sum() <= most:
-        return np.empty((0, 4))
-    return np.concatenate([centres[wanted] - geometry.half_um[wanted], centres[wanted] + geometry.half_um[wanted]], axis=1)
