@@ -15,6 +15,7 @@ import numpy as np
 from rawmosaic.storage.errors import SlideError
 
 if TYPE_CHECKING:
+    from rawmosaic.viewer.annotations.shapes import Shape
     from rawmosaic.viewer.ui.desk import Desk
     from rawmosaic.viewer.window import MosaicWindow
 
@@ -31,7 +32,7 @@ class Requests:
         from rawmosaic.viewer.auto_contrast import AutoContrast, Strength
 
         self._window = window
-        self._auto_contrast, self._strength = AutoContrast(window.wake), Strength()
+        self._auto_contrast, self._strength = AutoContrast(window.wake, window.wake), Strength()
         self._opening: tuple[str, Future] | None = None
         self._dialog = None
         self._waiting: list[tuple[Future, Callable[[object], None]]] = []
@@ -50,6 +51,9 @@ class Requests:
             "auto slide": lambda channels: self.find_limits("slide", channels),
             "auto view": lambda channels: self.find_limits("view", channels),
             "auto field": lambda channels: self.find_limits("field", channels),
+            "auto shape": lambda channels, shape: self.find_limits("shape", channels, shape),
+            "auto?": lambda: self._auto_contrast,
+            "when done": self._when_done,
             "unmix": self.unmix,
             "undo": lambda: desk.touch(window.undo.undo()),
             "undo?": lambda: window.undo.can_undo,
@@ -117,12 +121,12 @@ class Requests:
 
     # the view
 
-    def find_limits(self, scope: str, channels: list[int]) -> None:
-        """Automatic contrast of the slide, the view, or the field in its middle; soon again: stronger."""
+    def find_limits(self, scope: str, channels: list[int], shape: Shape | None = None) -> None:
+        """Automatic contrast of the slide, the view, the field in its middle, or a drawn shape; soon again: stronger."""
         from rawmosaic.viewer.auto_contrast import question_of
         from rawmosaic.viewer.places import field_under
 
-        engine, slide, about = self._window.engine, self._window.slide, {}
+        engine, slide, about = self._window.engine, self._window.slide, {"shape": shape}
         if scope == "view":
             about["region_um"] = engine.camera.bounds_um()
         elif scope == "field":
@@ -131,13 +135,15 @@ class Requests:
             if about["field"] is None:
                 self._window.desk.say("there is no field in the middle of the view", "warning")
                 return
-        tail = self._strength.tail((scope, tuple(channels)))
+        tail = self._strength.tail((scope, shape, tuple(channels)))
         self._auto_contrast.ask(question_of(engine, channels, tail=tail, **about))
 
     def _take_in_limits(self) -> None:
         from rawmosaic.viewer.auto_contrast import apply_limits
 
         answer = self._auto_contrast.arrived()
+        if self._auto_contrast.busy:
+            self._window.redraw()
         if answer is not None:
             self._window.redraw(apply_limits(answer, self._window.engine.channels))
             for line in answer.told[:1]:
