@@ -320,3 +320,16 @@ def test_a_window_that_cannot_open_says_why(display: str, monkeypatch: pytest.Mo
     monkeypatch.delenv("DISPLAY")
     with pytest.raises(GraphicsError, match=r"no display.*rawmosaic render"):
         MosaicWindow(slide, SIZE)
+
+
+def test_a_window_that_cannot_be_had_leaves_the_others_open(
+    open_window: Opener, slide: SyntheticSlide, monkeypatch: pytest.MonkeyPatch
+):
+    from rawmosaic.viewer.window import MosaicWindow
+
+    window = open_window(slide)
+    with monkeypatch.context() as patch:
+        patch.setattr("glfw.create_window", lambda *_: None)
+        with pytest.raises(GraphicsError):
+            MosaicWindow(slide, SIZE)
+    assert window.screenshot()[..., :3].any()
