@@ -31,6 +31,7 @@ KEYS = {
     "p": "next position set",
     "g": "field outlines",
     "i": "interpolation: automatic, nearest, smooth",
+    "f": "follow a running scan: the view goes where the newest field is",
     "\\": "statistics",
     "F11": "full screen",
     "Shift + C": "contrast panel",

@@ -198,7 +198,7 @@ class Engine:
 
     @property
     def freshness(self) -> tuple[int, int]:
-        """How often planes were taken in, and how many tiles still show what was before: another one where the picture is another."""
+        """How often planes were taken in, and how many tiles still show what was before: another where the picture is another."""
         return self.growth, len(self._outdated)
 
     def view(self) -> View:

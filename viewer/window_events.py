@@ -257,6 +257,9 @@ class Events:
             window.redraw()
         elif character == "c" and "auto slide" in desk.act:
             desk.act["auto slide"](list(range(len(window.engine.channels))))
+        elif character == "f" and window.panels is not None:
+            window.panels.scan.toggle_following(desk)
+            window.redraw()
         elif character == "R":
             window.redraw(window.controls.key("shift+r"))
         else:

@@ -40,7 +40,8 @@ class Frames:
         report, panels = self._window.engine.report, self._window.panels
         panels_move = panels is not None and panels.layer.frames_due > 0
         wakes = time.monotonic() >= self._wake_at
-        return self._dirty or panels_move or wakes or not report.complete or report.tiles_uploaded > 0
+        arriving = not report.complete or report.tiles_uploaded > 0 or self._window.engine.wants_frame
+        return self._dirty or panels_move or wakes or arriving
 
     def may_rest_s(self, idle_s: float) -> float:
         """Seconds that may pass without an event before the next frame, at most `idle_s`; 0 if it is due."""
@@ -61,7 +62,10 @@ class Frames:
         desk, panels, engine = window.desk, window.panels, window.engine
         if panels is not None:
             panels.layer.make_current()
-        wake = [panels.stack.step(desk)] if panels is not None else []
+        wake = []
+        if panels is not None:
+            wake += [panels.stack.step(desk), panels.scan.step(desk)]
+            window.events.gesture = window.events.gesture or panels.scan.gesture
         report = engine.frame(self._target())
         desk.statistics.add(report, time.perf_counter() - started)
         if panels is not None:

@@ -12,6 +12,7 @@ from rawmosaic.viewer.ui.layer import Layer
 from rawmosaic.viewer.ui.minimap import Minimap
 from rawmosaic.viewer.ui.overlays import Rect
 from rawmosaic.viewer.ui.places_panel import PlacesPanel
+from rawmosaic.viewer.ui.scan_panel import ScanPanel
 from rawmosaic.viewer.ui.widgets import panel, section
 
 SIDE_UNITS = 312
@@ -29,6 +30,7 @@ class Panels:
         self.stack = view_panel.StackPanel()
         self.places = PlacesPanel()
         self.figure = FigurePanel()
+        self.scan = ScanPanel()
 
     def picture_area(self, desk: Desk, size_px: tuple[int, int], scale: float) -> Rect:
         """Where the picture lies in the window: x, y, width, height, pixels. Its lower left corner is the window's."""
@@ -47,6 +49,7 @@ class Panels:
 
     def forget(self) -> None:
         """Another slide is shown from now on."""
+        self.scan.forget()
         self.minimap.close()
         self.contrast = ContrastPanel()
         self.stack = view_panel.StackPanel()
@@ -55,6 +58,7 @@ class Panels:
     def close(self) -> None:
         """Delete the GL objects; closing twice is harmless."""
         self.figure.cancel()
+        self.scan.close()
         self.minimap.close()
         self.layer.close()
 
@@ -76,6 +80,7 @@ class Panels:
             overlays.scale_bar(desk, area)
         if desk.shown.minimap:
             self.minimap.draw(desk, area)
+        self.scan.draw(desk, area)
         if desk.shown.statistics:
             overlays.statistics(desk, area)
         self.figure.draw(desk, area)
