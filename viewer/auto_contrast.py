@@ -188,6 +188,7 @@ class AutoContrast:
         self._future: Future[Answer] | None = None
         self._cancelled = threading.Event()
         self._share, self._asked_at, self._told_at = 0.0, 0.0, 0.0
+        self._progressed = False
 
     def ask(self, question: Question) -> None:
         """Answer this; what was asked before is given up."""
@@ -219,6 +220,11 @@ class AutoContrast:
         """For how long an answer has been on its way, seconds; 0 if none is."""
         return time.monotonic() - self._asked_at if self.busy else 0.0
 
+    def progressed(self) -> bool:
+        """Whether `on_progress` was called since this was asked last: then `share` is worth showing anew."""
+        progressed, self._progressed = self._progressed, False
+        return progressed
+
     def arrived(self) -> Answer | None:
         """The answer, once; None before and after. Raises nothing: what went wrong is among the lines told."""
         if self._future is None or not self._future.done():
@@ -246,7 +252,7 @@ class AutoContrast:
         if not cancelled.is_set():
             self._share = share
             if now - self._told_at >= PROGRESS_S:
-                self._told_at = now
+                self._told_at, self._progressed = now, True
                 self._tell(cancelled, self._on_progress)
 
     def _tell(self, cancelled: threading.Event, whom: Callable[[], None]) -> None:

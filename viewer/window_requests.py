@@ -142,8 +142,7 @@ class Requests:
         from rawmosaic.viewer.auto_contrast import apply_limits
 
         answer = self._auto_contrast.arrived()
-        if self._auto_contrast.busy:
-            self._window.redraw()
+        self._window.redraw(self._auto_contrast.progressed())
         if answer is not None:
             self._window.redraw(apply_limits(answer, self._window.engine.channels))
             for line in answer.told[:1]:

@@ -20,15 +20,27 @@ if TYPE_CHECKING:
 
 MESSAGE_S = 8.0
 MOST_MESSAGES = 200
+MOST_PROBLEMS = 20
+"""Lines about tiles that cannot be read; a disk that is gone would fill the list."""
+
+PROBLEM_AGAIN_S = 60.0
+"""A problem that was away for so long is told again when it comes back."""
+
+KINDS = ("info", "warning", "error")
 
 
 @dataclass(frozen=True)
 class Message:
-    """One line for the user; `kind`: info, warning or error."""
+    """One line for the user; `kind`: info, warning or error.
+
+    It was told so many `times`, last `at` (`time.monotonic()`), which is `told_at`, seconds since 1970.
+    """
 
     text: str
     kind: str
     at: float
+    told_at: float = 0.0
+    times: int = 1
 
 
 @dataclass
@@ -61,11 +73,15 @@ class Desk:
     active_channel: int = 0
     selected: set[int] = field(default_factory=set)
     channel_filter: str = ""
+    folded: set[str] = field(default_factory=set)
     cursor_um: tuple[float, float] | None = None
     board: Board | None = None
     measured: list[str] = field(default_factory=list)
     messages: deque[Message] = field(default_factory=lambda: deque(maxlen=MOST_MESSAGES))
+    unread: int = 0
     picture_changed: bool = False
+    _latest: Message | None = None
+    _problems: dict[str, float] = field(default_factory=dict)
 
     @property
     def slide(self) -> Slide:
@@ -77,17 +93,62 @@ class Desk:
         self.picture_changed = self.picture_changed or changed
 
     def say(self, text: str, kind: str = "info") -> None:
-        """Tell the user a line; the same line again is told once."""
-        if not self.messages or self.messages[-1].text != text:
-            self.messages.append(Message(text, kind, time.monotonic()))
+        """Tell the user a line, and keep it in the list of messages; the same line again is the same message."""
+        self._latest = self._keep(text, kind)
+
+    def note(self, text: str, kind: str = "info") -> None:
+        """Keep a line in the list of messages alone."""
+        self._keep(text, kind)
+
+    def note_problems(self) -> None:
+        """Keep lines on tiles that cannot be read, each once while it lasts; the status line counts them."""
+        if not self.engine.report.tiles_failed:
+            return
+        now = time.monotonic()
+        for problem in self.engine.failures():
+            known = self._problems.get(problem)
+            if known is None and len(self._problems) >= MOST_PROBLEMS:
+                continue
+            if known is None or now - known > PROBLEM_AGAIN_S:
+                self.note(problem, "error")
+                if len(self._problems) == MOST_PROBLEMS - 1:
+                    self.note("more tiles cannot be read; the status line counts them", "error")
+            self._problems[problem] = now
+
+    def read_messages(self) -> None:
+        """The user has seen them: nothing is unread, and an error does not stay in the status line."""
+        self.unread = 0
+        if self._latest is not None and self._latest.kind == "error":
+            self._latest = None
+
+    def clear_messages(self) -> None:
+        """Forget what was told."""
+        self.messages.clear()
+        self.unread, self._latest = 0, None
+
+    @property
+    def gravest_unread(self) -> str:
+        """The kind of the worst message that was not read yet."""
+        last = list(self.messages)[-self.unread :] if self.unread else []
+        return max((message.kind for message in last), key=KINDS.index, default=KINDS[0])
 
     @property
     def message(self) -> Message | None:
-        """The line to show now: errors stay until another comes, others fade."""
-        if not self.messages:
-            return None
-        last = self.messages[-1]
-        return last if last.kind == "error" or time.monotonic() - last.at < MESSAGE_S else None
+        """The line to show now: errors stay until another comes or they are read, others fade."""
+        last = self._latest
+        if last is None or last.kind == "error" or time.monotonic() - last.at < MESSAGE_S:
+            return last
+        return None
+
+    def _keep(self, text: str, kind: str) -> Message:
+        now, last = time.monotonic(), self.messages[-1] if self.messages else None
+        if last is not None and (last.text, last.kind) == (text, kind):
+            self.messages[-1] = Message(text, kind, now, time.time(), last.times + 1)
+            self.unread = max(self.unread, 1)
+        else:
+            self.messages.append(Message(text, kind, now, time.time()))
+            self.unread = min(self.unread + 1, len(self.messages))
+        return self.messages[-1]
 
     def message_fades_in(self) -> float | None:
         """Seconds until the line that is shown goes away."""

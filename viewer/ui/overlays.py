@@ -1,4 +1,4 @@
-"""What lies over the picture: status line, scale bar, statistics, messages, keys."""
+"""What lies over the picture: status line, scale bar, statistics, keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rawmosaic.viewer.probe import counts_at, spot_at
 from rawmosaic.viewer.scale_bar import fitting_bar
 from rawmosaic.viewer.ui import theme
 from rawmosaic.viewer.ui.desk import Desk
-from rawmosaic.viewer.ui.widgets import dim, overlay, packed, panel, wrapped
+from rawmosaic.viewer.ui.widgets import dim, overlay, packed, panel, shortened
 
 Rect = tuple[float, float, float, float]
 """x, y, width, height, window pixels."""
@@ -87,17 +87,6 @@ def news(desk: Desk) -> tuple[str, str]:
     return ("overview" if report.overview else ""), "info"
 
 
-def shortened(text: str, room: float) -> str:
-    """The text, cut with an ellipsis to so many pixels."""
-    if imgui.calc_text_size(text).x <= room:
-        return text
-    low, high = 0, len(text)
-    while low < high:  # the longest beginning that fits
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if imgui.calc_text_size(text[:middle] + "…").x <= room else (low, middle - 1)
-    return text[:low] + "…" if low else ""
-
-
 def scale_bar(desk: Desk, area: Rect) -> None:
     """A bar of a round length in the lower left corner of the picture."""
     x, y, width, height = area
@@ -136,19 +125,4 @@ def keys(desk: Desk, area: Rect) -> None:
             imgui.table_next_column()
             dim(what)
         imgui.end_table()
-    imgui.end()
-
-
-def messages(desk: Desk, area: Rect) -> None:
-    """All that was told, newest first."""
-    x, y, width, height = area
-    imgui.set_next_window_size(
-        (min(theme.units(560), 0.9 * width), min(theme.units(260), 0.6 * height)), imgui.Cond_.appearing.value
-    )
-    imgui.set_next_window_pos((x + 0.5 * width, y + height - theme.units(12)), imgui.Cond_.appearing.value, (0.5, 1.0))
-    _, desk.shown.messages = imgui.begin("Messages", True, imgui.WindowFlags_.no_saved_settings.value)
-    for message in reversed(desk.messages):
-        wrapped(message.text, _KIND_COLORS[message.kind])
-    if not desk.messages:
-        dim("nothing was told")
     imgui.end()

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from imgui_bundle import imgui
 
-from rawmosaic.viewer.ui import annotations_panel, channels_panel, mixer_panel, overlays, theme, toolbar, view_panel
+from rawmosaic.viewer.ui import (
+    annotations_panel,
+    channels_panel,
+    messages_panel,
+    mixer_panel,
+    overlays,
+    theme,
+    toolbar,
+    view_panel,
+)
 from rawmosaic.viewer.ui.contrast_panel import ContrastPanel
 from rawmosaic.viewer.ui.desk import Desk
 from rawmosaic.viewer.ui.figure_panel import FigurePanel
@@ -66,6 +75,7 @@ class Panels:
         return desk.shown.side and size_px[0] >= (SIDE_UNITS + LEAST_PICTURE_UNITS) * scale
 
     def _build(self, desk: Desk, area: Rect, size_px: tuple[int, int], scale: float) -> None:
+        desk.note_problems()
         below = round(self._toolbar_height(desk, scale))
         if desk.shown.toolbar:
             toolbar.draw(desk, (0, 0, size_px[0], below))
@@ -87,7 +97,7 @@ class Panels:
         if desk.shown.keys:
             overlays.keys(desk, area)
         if desk.shown.messages:
-            overlays.messages(desk, area)
+            messages_panel.draw(desk, area)
 
     def _side(self, desk: Desk) -> None:
         if section("Channels"):

@@ -53,6 +53,47 @@ def overlay(name: str, x: float, y: float, pivot: tuple[float, float] = (0, 0)) 
         imgui.pop_style_color()
 
 
+def place_within(area: tuple[float, float, float, float], size_units: tuple[float, float], pivot: tuple[float, float]) -> None:
+    """Where the next window that can be moved appears: in an area (x, y, width, height, pixels), no larger than that.
+
+    `pivot`: (0.5, 1) at the middle of the lower edge, for instance. A height of 0 units is that of what is in it.
+    """
+    x, y, width, height = area
+    margin = theme.units(10)
+    room = max(width - 2 * margin, 1.0), max(height - 2 * margin, 1.0)
+    size = min(theme.units(size_units[0]), room[0]), min(theme.units(size_units[1]), room[1])
+    at = x + margin + pivot[0] * room[0], y + margin + pivot[1] * room[1]
+    appearing = imgui.Cond_.appearing.value
+    imgui.set_next_window_size(size, imgui.Cond_.always.value if not size_units[1] else appearing)
+    imgui.set_next_window_size_constraints((min(theme.units(120), room[0]), 0), room)
+    imgui.set_next_window_pos(at, appearing, pivot)
+
+
+def stay_within(area: tuple[float, float, float, float]) -> None:
+    """Bring the current window back into an area that became smaller, or out of which it was dragged."""
+    x, y, width, height = area
+    at, size = imgui.get_window_pos(), imgui.get_window_size()
+    inside = min(max(at.x, x), x + max(width - size.x, 0.0)), min(max(at.y, y), y + max(height - size.y, 0.0))
+    if inside != (at.x, at.y):
+        imgui.set_window_pos(inside)
+
+
+def shortened(text: str, room: float) -> str:
+    """The text, cut with an ellipsis to so many pixels."""
+    if imgui.calc_text_size(text).x <= room:
+        return text
+    low, high = 0, len(text)
+    while low < high:  # the longest beginning that fits
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if imgui.calc_text_size(text[:middle] + "…").x <= room else (low, middle - 1)
+    return text[:low] + "…" if low else ""
+
+
+def width_of(label: str) -> float:
+    """Of a button with this label, pixels."""
+    return imgui.calc_text_size(label, True).x + 2 * imgui.get_style().frame_padding.x
+
+
 def section(title: str, *, opened: bool = True) -> bool:
     """A foldable heading; whether it is unfolded."""
     return imgui.collapsing_header(title, imgui.TreeNodeFlags_.default_open.value if opened else 0)
