@@ -15,6 +15,7 @@ import blosc
 import numpy as np
 
 from rawmosaic.storage.errors import (
+    AcquisitionError,
     DamagedSlideError,
     NotASlideError,
     OutOfRangeError,
@@ -22,6 +23,7 @@ from rawmosaic.storage.errors import (
     ProtocolError,
     SlideError,
     UnreachableError,
+    WriteError,
 )
 from rawmosaic.storage.pyramid import TileKey
 
@@ -44,6 +46,23 @@ SOON = 5
 OK, MORE, ERROR = "ok", "more", "error"
 STATUSES = (OK, MORE, ERROR)
 
+
+class ConflictError(AcquisitionError):
+    """Something of that name is there already, and is another: other pixels of a plane, another plan of a scan."""
+
+
+class ExistsError(AcquisitionError):
+    """A scan or a slide of that name is there already."""
+
+
+class EndedError(AcquisitionError):
+    """The scan was finished or given up: it takes no more planes."""
+
+
+class FullError(WriteError):
+    """The server has no room on its disk."""
+
+
 ERRORS: dict[str, type[SlideError]] = {
     "not-a-slide": NotASlideError,
     "damaged": DamagedSlideError,
@@ -53,6 +72,12 @@ ERRORS: dict[str, type[SlideError]] = {
     "version": ProtocolError,
     "lost": UnreachableError,
     "busy": UnreachableError,
+    "conflict": ConflictError,
+    "exists": ExistsError,
+    "ended": EndedError,
+    "contradiction": AcquisitionError,
+    "full": FullError,
+    "not-written": WriteError,
     "failed": SlideError,
 }
 
@@ -94,13 +119,13 @@ def request_frames(request: Request) -> list[Buffer]:
     return [_header_bytes({**request.body, **header}), *request.buffers]
 
 
-def request_from(frames: Sequence[Buffer]) -> Request:
+def request_from(frames: Sequence[Buffer], max_nbytes: int = MAX_REQUEST_NBYTES) -> Request:
     """The request in frames; ProtocolError, with the request's `id` as attribute where it could be read."""
     header = _header_from(frames)
     number = _id_in(header)
     try:
-        if len(frames) > MAX_REQUEST_FRAMES or sum(map(len, frames)) > MAX_REQUEST_NBYTES:
-            raise ProtocolError(f"a request has at most {MAX_REQUEST_FRAMES} frames and {MAX_REQUEST_NBYTES} bytes")
+        if len(frames) > MAX_REQUEST_FRAMES or sum(map(len, frames)) > max_nbytes:
+            raise ProtocolError(f"a request has at most {MAX_REQUEST_FRAMES} frames and {max_nbytes} bytes")
         version = header.pop("v", None)
         if version != VERSION:
             raise VersionError(version)
@@ -302,8 +327,8 @@ def _header_from(frames: Sequence[Buffer]) -> dict:
         raise ProtocolError(f"a message has 1 to {MAX_FRAMES} frames, not {len(frames)}")
     if len(frames[0]) > MAX_HEADER_NBYTES:
         raise ProtocolError(f"a header of {len(frames[0])} bytes is longer than the {MAX_HEADER_NBYTES} that one may have")
-    if sum(map(len, frames)) > MAX_MESSAGE_NBYTES:
-        raise ProtocolError(f"a message is at most {MAX_MESSAGE_NBYTES} bytes")
+    if sum(map(len, frames)) > MAX_MESSAGE_NBYTES + MAX_HEADER_NBYTES:
+        raise ProtocolError(f"a message is at most {MAX_MESSAGE_NBYTES} bytes and its header")
     try:
         header = _DECODER.decode(bytes(frames[0]).decode())
     except (ValueError, RecursionError) as error:

@@ -1,0 +1,73 @@
+"""Small files that processes of a scan tell each other things by: replaced at once, so that a reader sees the old or the new."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from rawmosaic.storage.errors import WriteError
+
+_ATTEMPTS, _PAUSE_S = 50, 0.01
+"""Windows replaces no file that somebody reads just now."""
+
+
+def replace_json(path: Path, value: Mapping, *, durable: bool = False) -> None:
+    """Put a JSON object in a file's place; one writer a file. WriteError.
+
+    With `durable` it is on the disk, under its name, when this returns.
+    """
+    temporary = path.with_name(path.name + ".new")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(value, file, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        _replace(temporary, path)
+        if durable:
+            sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise WriteError(f"cannot be written: {error.strerror or error}", location=path) from error
+
+
+def read_json(path: Path) -> dict | None:
+    """The JSON object in a file; None where there is no such file, or nothing that can be read."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the disk keep the names in a folder; OSError. Windows keeps them by itself."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(descriptor: int) -> None:
+    """Have the disk keep what a file holds by now; OSError."""
+    getattr(os, "fdatasync", os.fsync)(descriptor)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    for attempt in range(_ATTEMPTS):
+        try:
+            os.replace(temporary, path)
+        except PermissionError:
+            if os.name != "nt" or attempt == _ATTEMPTS - 1:
+                raise
+            time.sleep(_PAUSE_S)
+        else:
+            return

@@ -1,0 +1,605 @@
+"""The spool: planes on the disk between the one who takes them in and the one who writes the slide.
+
+A folder of segments, ``00000001.spool`` and so on. A segment is a row of records and nothing else:
+
+    head     48 bytes, little-endian: magic, segment, bytes of facts, own offset in the segment, bytes of payload, CRC-32 of the
+             facts, of the payload, zero, CRC-32 of the head
+    facts    `PlaneFacts` as JSON
+    payload  the plane as it was sent
+    zeros    up to a multiple of 8 bytes
+
+One appends; anybody may read meanwhile. What was appended last may be torn after a kill: whoever appends next cuts it off. What
+is complete but wrong is damage; it is never cut, it is told, and what follows it is still found: a head says where it lies, so
+that nothing inside a payload is taken for one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from rawmosaic.net.acquisition import messages
+from rawmosaic.net.acquisition.files import sync_file, sync_folder
+from rawmosaic.net.acquisition.plan import MAX_PLANE_NBYTES
+from rawmosaic.net.protocol import Buffer
+from rawmosaic.storage.errors import DamagedSlideError, WriteError
+from rawmosaic.storage.positional_file import PositionalFile
+
+SPOOL_FOLDER = "spool"
+SEGMENT_NBYTES = 256 << 20
+
+MAGIC = b"rmspool1"
+_HEAD = struct.Struct("<8sIIQQIIII")
+_ALIGNED = 8
+_MAX_FACTS_NBYTES = 128 << 10
+_MAX_PAYLOAD_NBYTES = MAX_PLANE_NBYTES + messages.BLOSC_OVERHEAD_NBYTES
+_SEARCH_NBYTES = 1 << 20
+_SEGMENT_NAME = re.compile(r"([0-9]{8})\.spool")
+
+_LOOKS, _PAUSE_S = 4, 0.02
+"""What is wrong at the end of a segment that still grows is looked at again: not every system shows what is written in order."""
+
+
+@dataclass(frozen=True)
+class PlaneFacts:
+    """What is known of a plane in the spool. `field` is the field's number in the slide.
+
+    Positions are µm in the mosaic frame, of the image's centre; None where not told. `crc` is the CRC-32 of the payload,
+    `pixels_crc` that of the pixels (little-endian uint16, row by row), as slides keep it.
+    """
+
+    field: int
+    channel: int
+    z: int
+    t: int
+    row: int | None
+    column: int | None
+    scene: int | None
+    x_um: float | None
+    y_um: float | None
+    z_um: float | None
+    shape: tuple[int, int]
+    encoding: str
+    crc: int
+    metadata: Mapping = field(default_factory=lambda: MappingProxyType({}))
+    pixels_crc: int = 0
+
+    @property
+    def key(self) -> tuple[int, int, int, int]:
+        """(field, channel, z, t)."""
+        return self.field, self.channel, self.z, self.t
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a record lies: its segment, where it begins there, and its bytes, padding included."""
+
+    segment: int
+    offset: int
+    nbytes: int
+
+
+def segment_path(folder: Path, segment: int) -> Path:
+    """Where a segment lies."""
+    return folder / f"{segment:08d}.spool"
+
+
+def segments(folder: str | Path) -> list[int]:
+    """The numbers of the segments that are there, in their order."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    return sorted(int(found[1]) for name in names if (found := _SEGMENT_NAME.fullmatch(name)))
+
+
+def payload_pixels(facts: PlaneFacts, payload: Buffer) -> np.ndarray:
+    """(height, width) uint16 pixels of a payload; DamagedSlideError where it cannot hold them."""
+    return messages.pixels(facts.encoding, facts.shape, payload)
+
+
+class SpoolWriter:
+    """Appends to the spool in a folder, which it makes; one a folder. Cuts a torn tail off, and syncs what it finds.
+
+    `append` is for one thread, `sync` for any other. Everything raises WriteError, with the system's `errno` where it has one.
+
+    Attributes
+    ----------
+    used_nbytes
+        Bytes of all segments that are there.
+    """
+
+    def __init__(self, folder: str | Path, segment_nbytes: int = SEGMENT_NBYTES):
+        self.folder = Path(folder)
+        self._segment_nbytes = segment_nbytes
+        self._lock = threading.Lock()
+        self._syncing = threading.Lock()
+        self._unsynced: list[int] = []
+        self._folder_changed = True
+        self._descriptor = -1
+        self._sizes: dict[int, int] = {}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            sync_folder(self.folder.parent)
+            found = segments(self.folder)
+            for segment in found:
+                self._take_over(segment, last=segment == found[-1])
+            self._segment = found[-1] if found else 0
+            if not found:
+                self._begin(1)
+            self.sync()
+        except OSError as error:
+            self.close()
+            raise _write_error(error, self.folder) from error
+
+    @property
+    def used_nbytes(self) -> int:
+        return sum(list(self._sizes.values()))
+
+    @property
+    def segment(self) -> int:
+        """The segment that is appended to."""
+        return self._segment
+
+    @property
+    def open_nbytes(self) -> int:
+        """Bytes in the segment that is appended to."""
+        return self._sizes[self._segment]
+
+    def append(self, facts: PlaneFacts, buffers: Sequence[Buffer]) -> Position:
+        """Append a plane, whose payload may come in parts; where it lies. On failure nothing of it stays."""
+        text = _facts_bytes(facts)
+        nbytes = record_nbytes(len(text), sum(map(len, buffers)))
+        if self.open_nbytes and self.open_nbytes + nbytes > self._segment_nbytes:
+            self.rotate()
+        offset = self.open_nbytes
+        payload_nbytes = sum(map(len, buffers))
+        head = _head(self._segment, len(text), offset, payload_nbytes, zlib.crc32(text), facts.crc)
+        padding = bytes(nbytes - _HEAD.size - len(text) - payload_nbytes)
+        try:
+            _write_all(self._descriptor, [head, text, *buffers, padding])
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, offset)
+                os.lseek(self._descriptor, offset, os.SEEK_SET)
+            raise _write_error(error, segment_path(self.folder, self._segment)) from error
+        self._sizes[self._segment] = offset + nbytes
+        return Position(self._segment, offset, nbytes)
+
+    def rotate(self) -> None:
+        """Close the segment, where it holds anything, and begin the next; a closed one may be released."""
+        if self.open_nbytes == 0:
+            return
+        try:
+            self._begin(self._segment + 1)
+        except OSError as error:
+            raise _write_error(error, self.folder) from error
+
+    def sync(self) -> None:
+        """Have the disk keep all that was appended before this was called."""
+        with self._syncing:
+            with self._lock:
+                closed, self._unsynced = self._unsynced, []
+                folder_changed, self._folder_changed = self._folder_changed, False
+                descriptor = self._descriptor
+            try:
+                if descriptor >= 0:
+                    sync_file(descriptor)
+                for old in closed:
+                    sync_file(old)
+                if folder_changed:
+                    sync_folder(self.folder)
+            except OSError as error:
+                with self._lock:
+                    self._unsynced, closed = closed + self._unsynced, []
+                    self._folder_changed = self._folder_changed or folder_changed
+                raise _write_error(error, self.folder) from error
+            finally:
+                for old in closed:
+                    os.close(old)
+
+    def release(self, segment: int) -> None:
+        """Delete the closed segments up to this one; what another program holds open goes the next time."""
+        for number in [number for number in self._sizes if number <= segment and number < self._segment]:
+            try:
+                segment_path(self.folder, number).unlink(missing_ok=True)
+            except OSError:
+                continue
+            del self._sizes[number]
+
+    def close(self) -> None:
+        """Sync nothing, give the files back; closing twice is harmless."""
+        with self._syncing, self._lock:
+            for descriptor in (*self._unsynced, self._descriptor):
+                if descriptor >= 0:
+                    os.close(descriptor)
+            self._unsynced, self._descriptor = [], -1
+
+    def __enter__(self) -> SpoolWriter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _begin(self, segment: int) -> None:
+        descriptor = _opened(segment_path(self.folder, segment), os.O_CREAT | os.O_EXCL)
+        with self._lock:
+            if self._descriptor >= 0:
+                self._unsynced.append(self._descriptor)
+            self._descriptor, self._segment, self._folder_changed = descriptor, segment, True
+            self._sizes[segment] = 0
+
+    def _take_over(self, segment: int, last: bool) -> None:
+        path = segment_path(self.folder, segment)
+        descriptor = _opened(path)
+        if last:
+            end = _end_of_records(path, segment)
+            if end < os.fstat(descriptor).st_size:
+                os.ftruncate(descriptor, end)
+            os.lseek(descriptor, 0, os.SEEK_END)
+            self._descriptor = descriptor
+        else:
+            self._unsynced.append(descriptor)
+        self._sizes[segment] = os.fstat(descriptor).st_size
+
+
+class SpoolReader:
+    """Gives the planes of a spool in the order in which they came, while they come. One thread.
+
+    Begins with the first segment that is there, or with `segment`. It never changes a file, and holds one open.
+    """
+
+    def __init__(self, folder: str | Path, segment: int = 1):
+        self.folder = Path(folder)
+        self._segment, self._offset = segment, 0
+        self._file: PositionalFile | None = None
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """(segment, offset) of what comes next."""
+        return self._segment, self._offset
+
+    def next(self) -> tuple[PlaneFacts, bytes, int] | None:
+        """(facts, payload, segment) of the next plane; None while there is none.
+
+        Raises DamagedSlideError, with `facts` where they could be read, else None, for a record that is complete but wrong; it is
+        skipped, and the next call goes on behind it.
+        """
+        while True:
+            if not self._open():
+                return None
+            followed = self._is_followed()  # before looking: whatever the segment gets, it gets before the next one
+            found = self._look()
+            if isinstance(found, _Record):
+                self._offset = found.end
+                return found.facts, found.payload, self._segment
+            if isinstance(found, _Wrong):
+                self._offset = found.end
+                raise _damage(found, segment_path(self.folder, self._segment))
+            if not followed:
+                return None
+            rest = _size(segment_path(self.folder, self._segment)) - self._offset
+            path = segment_path(self.folder, self._segment)
+            self._go_to(self._segment + 1)
+            if rest > 0:
+                raise _damage(_Wrong(f"the last {rest} bytes are no plane", 0, 0, None), path)
+
+    def finished_segment(self, segment: int) -> bool:
+        """Whether all planes of a closed segment were given."""
+        if segment == self._segment and self._is_followed() and self._open():
+            return self._offset >= _size(segment_path(self.folder, segment))
+        return segment < self._segment
+
+    def close(self) -> None:
+        """Give the file back; closing twice is harmless."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> SpoolReader:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _open(self) -> bool:
+        if self._file is None:
+            later = [number for number in segments(self.folder) if number >= self._segment]
+            if not later:
+                return False
+            if later[0] != self._segment:
+                self._go_to(later[0])
+            try:
+                self._file = PositionalFile(str(segment_path(self.folder, self._segment)))
+            except FileNotFoundError:  # released this moment
+                return False
+        return True
+
+    def _is_followed(self) -> bool:
+        return any(number > self._segment for number in segments(self.folder))
+
+    def _go_to(self, segment: int) -> None:
+        self.close()
+        self._segment, self._offset = segment, 0
+
+    def _look(self) -> _Record | _Wrong | None:
+        for look in range(_LOOKS):
+            found = _record_at(self._file, self._segment, self._offset)
+            if not isinstance(found, _Wrong):
+                return found
+            if look < _LOOKS - 1:
+                time.sleep(_PAUSE_S)
+        return found
+
+
+def planes_in(folder: str | Path) -> Iterator[tuple[PlaneFacts, Position] | DamagedSlideError]:
+    """What a spool that nobody appends to holds: facts of each plane, or what is wrong with it.
+
+    Payloads are compared with their checksums in the last segment only: the earlier ones were on the disk before it was begun.
+    """
+    numbers = segments(folder)
+    for number in numbers:
+        path = segment_path(Path(folder), number)
+        file = PositionalFile(str(path))
+        try:
+            offset = 0
+            while (found := _record_at(file, number, offset, payload=number == numbers[-1])) is not None:
+                if isinstance(found, _Wrong):
+                    yield _damage(found, path)
+                else:
+                    yield found.facts, Position(number, offset, found.end - offset)
+                offset = found.end
+        finally:
+            file.close()
+
+
+# records
+
+
+@dataclass(frozen=True)
+class _Record:
+    facts: PlaneFacts
+    payload: bytes
+    end: int
+
+
+@dataclass(frozen=True)
+class _Wrong:
+    """A record that is complete but wrong, and where the next one begins."""
+
+    reason: str
+    offset: int
+    end: int
+    facts: PlaneFacts | None
+
+
+def record_nbytes(facts_nbytes: int, payload_nbytes: int) -> int:
+    """Bytes of a record."""
+    return -(-(_HEAD.size + facts_nbytes + payload_nbytes) // _ALIGNED) * _ALIGNED
+
+
+def _record_at(file: PositionalFile, segment: int, offset: int, payload: bool = True) -> _Record | _Wrong | None:
+    """The record at an offset; None where it is not complete."""
+    size = _size(file.path)
+    head = _head_at(file, segment, offset, size)
+    if head is None:
+        end = _next_head(file, segment, offset + _ALIGNED, size)
+        return None if end is None else _Wrong("a head is damaged", offset, end, None)
+    facts_nbytes, payload_nbytes, facts_crc, payload_crc = head
+    end = offset + record_nbytes(facts_nbytes, payload_nbytes)
+    if end > size:
+        # a complete record further on says that this one was complete as well: it is the file that was cut
+        end = _next_head(file, segment, offset + _ALIGNED, size)
+        return None if end is None else _Wrong("a plane is cut short", offset, end, None)
+    text = file.read(offset + _HEAD.size, facts_nbytes)
+    if zlib.crc32(text) != facts_crc:
+        return _Wrong("what is told of a plane is damaged", offset, end, None)
+    facts = _facts_from(text, payload_crc)
+    if facts is None:
+        return _Wrong("what is told of a plane is not understood", offset, end, None)
+    data = file.read(offset + _HEAD.size + facts_nbytes, payload_nbytes) if payload else b""
+    if payload and zlib.crc32(data) != payload_crc:
+        return _Wrong(f"the pixels of field {facts.field}, channel {facts.channel} are damaged", offset, end, facts)
+    return _Record(facts, data, end)
+
+
+def _head(segment: int, facts_nbytes: int, offset: int, payload_nbytes: int, facts_crc: int, payload_crc: int) -> bytes:
+    head = _HEAD.pack(MAGIC, segment, facts_nbytes, offset, payload_nbytes, facts_crc, payload_crc, 0, 0)
+    return head[:-4] + struct.pack("<I", zlib.crc32(head[:-4]))
+
+
+def _head_at(file: PositionalFile, segment: int, offset: int, size: int) -> tuple[int, int, int, int] | None:
+    """(bytes of facts, of payload, CRC of facts, of payload) of the head at an offset; None where none is."""
+    if offset + _HEAD.size > size:
+        return None
+    return _head_from(file.read(offset, _HEAD.size), segment, offset)
+
+
+def _head_from(data: bytes, segment: int, offset: int) -> tuple[int, int, int, int] | None:
+    magic, number, facts_nbytes, own_offset, payload_nbytes, facts_crc, payload_crc, _, head_crc = _HEAD.unpack(data)
+    if magic != MAGIC or zlib.crc32(data[:-4]) != head_crc or (number, own_offset) != (segment, offset):
+        return None
+    if facts_nbytes > _MAX_FACTS_NBYTES or payload_nbytes > _MAX_PAYLOAD_NBYTES:
+        return None
+    return facts_nbytes, payload_nbytes, facts_crc, payload_crc
+
+
+def _next_head(file: PositionalFile, segment: int, offset: int, size: int) -> int | None:
+    """Where the next head lies; None where there is no more."""
+    while offset + _HEAD.size <= size:
+        data = file.read(offset, min(_SEARCH_NBYTES + _HEAD.size, size - offset))
+        at = data.find(MAGIC)
+        while at >= 0:
+            if at + _HEAD.size > len(data):
+                break
+            if at % _ALIGNED == 0 and _head_from(data[at : at + _HEAD.size], segment, offset + at) is not None:
+                return offset + at
+            at = data.find(MAGIC, at + 1)
+        offset += _SEARCH_NBYTES
+    return None
+
+
+def _end_of_records(path: Path, segment: int) -> int:
+    """Where a segment's last complete record ends: what follows was torn off while it was written."""
+    file = PositionalFile(str(path))
+    try:
+        offset = 0
+        while (found := _record_at(file, segment, offset, payload=False)) is not None:
+            offset = found.end
+        return offset
+    finally:
+        file.close()
+
+
+def _facts_bytes(facts: PlaneFacts) -> bytes:
+    told = {name: value for name, value in vars(facts).items() if value is not None and name not in ("crc", "metadata")}
+    if facts.metadata:
+        told["metadata"] = dict(facts.metadata)
+    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+
+
+def _facts_from(text: bytes, crc: int) -> PlaneFacts | None:
+    try:
+        told = json.loads(text)
+        whole = {name: int(told[name]) for name in ("field", "channel", "z", "t")}
+        optional = {name: told.get(name) for name in ("row", "column", "scene", "x_um", "y_um", "z_um")}
+        height, width = told["shape"]
+        return PlaneFacts(
+            **whole,
+            **optional,
+            shape=(int(height), int(width)),
+            encoding=str(told["encoding"]),
+            crc=crc,
+            metadata=dict(told.get("metadata", {})),
+            pixels_crc=int(told["pixels_crc"]),
+        )
+    except (KeyError, TypeError, ValueError, RecursionError, AttributeError):
+        return None
+
+
+def _damage(wrong: _Wrong, path: Path) -> DamagedSlideError:
+    error = DamagedSlideError(f"{wrong.reason} (at byte {wrong.offset})", location=path)
+    error.facts = wrong.facts
+    return error
+
+
+# files
+
+
+def _opened(path: Path, more: int = 0) -> int:
+    return os.open(path, os.O_RDWR | more | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0), 0o666)
+
+
+def _size(path: str | Path) -> int:
+    return os.stat(path).st_size
+
+
+def _write_all(descriptor: int, buffers: Sequence[Buffer]) -> None:
+    """Write all of the buffers, however little the system takes at once."""
+    left = [memoryview(buffer) for buffer in buffers if len(buffer)]
+    while left:
+        written = os.writev(descriptor, left) if hasattr(os, "writev") else os.write(descriptor, left[0])
+        while left and written >= len(left[0]):
+            written -= len(left.pop(0))
+        if written:
+            left[0] = left[0][written:]
+
+
+def _write_error(error: OSError, location: Path) -> WriteError:
+    told = WriteError(f"cannot be written: {error.strerror or error}", location=location)
+    told.errno = error.errno
+    return told
+
+
+# what was released
+
+
+RELEASED_FILE = "released.index"
+RELEASED_DTYPE = np.dtype(
+    [(name, "<i4") for name in ("field", "channel", "z", "t", "row", "column", "scene", "height", "width")]
+    + [("pixels_crc", "<u4"), ("x_um", "<f8"), ("y_um", "<f8")]
+)
+"""One row a plane whose segment is gone: -1 and NaN for what was not told."""
+
+_BATCH_MAGIC = b"rmspent1"
+_BATCH = struct.Struct("<8sIIII")
+
+
+def released_rows(planes: Sequence[PlaneFacts]) -> np.ndarray:
+    """(n,) RELEASED_DTYPE rows of planes."""
+    rows = np.empty(len(planes), RELEASED_DTYPE)
+    for number, facts in enumerate(planes):
+        place = (-1 if value is None else value for value in (facts.row, facts.column, facts.scene))
+        position = (np.nan if value is None else value for value in (facts.x_um, facts.y_um))
+        rows[number] = (*facts.key, *place, *facts.shape, facts.pixels_crc, *position)
+    return rows
+
+
+def append_released(path: Path, segment: int, rows: np.ndarray) -> None:
+    """Note the planes of the segments up to this one as released; on the disk when this returns. WriteError."""
+    data = np.ascontiguousarray(rows, RELEASED_DTYPE).tobytes()
+    head = _BATCH.pack(_BATCH_MAGIC, segment, len(rows), zlib.crc32(data), 0)
+    head = head[:-4] + struct.pack("<I", zlib.crc32(head[:-4]))
+    try:
+        descriptor = _opened(path, os.O_CREAT)
+        try:
+            end = _end_of_batches(path)
+            os.ftruncate(descriptor, end)
+            os.lseek(descriptor, end, os.SEEK_SET)
+            _write_all(descriptor, [head, data])
+            sync_file(descriptor)
+        finally:
+            os.close(descriptor)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise _write_error(error, path) from error
+
+
+def read_released(path: Path) -> tuple[int, np.ndarray]:
+    """(last released segment, 0 for none; (n,) RELEASED_DTYPE rows). A torn end does not count: its segments are still there.
+
+    DamagedSlideError where a batch is wrong and others follow it.
+    """
+    last, tables = 0, [np.empty(0, RELEASED_DTYPE)]
+    for last, data in _batches(path):  # noqa: B007
+        tables.append(np.frombuffer(data, RELEASED_DTYPE))
+    return last, np.concatenate(tables)
+
+
+def _end_of_batches(path: Path) -> int:
+    return sum(_BATCH.size + len(data) for _, data in _batches(path))
+
+
+def _batches(path: Path) -> Iterator[tuple[int, bytes]]:
+    """(segment, bytes of rows) of each batch."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return
+    offset = 0
+    while offset + _BATCH.size <= len(data):
+        magic, segment, count, crc, head_crc = _BATCH.unpack_from(data, offset)
+        begin = offset + _BATCH.size
+        end = begin + count * RELEASED_DTYPE.itemsize
+        right = magic == _BATCH_MAGIC and zlib.crc32(data[offset : begin - 4]) == head_crc
+        if not right or end > len(data) or zlib.crc32(data[begin:end]) != crc:
+            if data.find(_BATCH_MAGIC, offset + 1) >= 0:
+                raise DamagedSlideError(
+                    f"the list of released planes is damaged at byte {offset}; what was acknowledged lies in the growing slide",
+                    location=path,
+                )
+            return
+        yield segment, data[begin:end]
+        offset = end
