@@ -89,7 +89,8 @@ class _Patience:
 class Connection:
     """A conversation with the server at ``tcp://host:port``; used by one thread at a time, closed by its owner.
 
-    Nothing is connected before the first request. `context` and `line` are the pool's, where there is one.
+    Nothing is connected before the first request. `context` and `line` are the pool's, where there is one. `program`: what is to
+    run on the other side, for messages.
     """
 
     def __init__(
@@ -99,11 +100,12 @@ class Connection:
         *,
         context: zmq.Context | None = None,
         line: Line | None = None,
+        program: str = "rawmosaic serve",
     ):
         self.address = address
         self._own_context = zmq.Context() if context is None else None
         self._line = line or Line()
-        self._wire = Wire(address, curve, context or self._own_context, self._line)
+        self._wire = Wire(address, curve, context or self._own_context, self._line, program=program)
 
     def request(
         self,

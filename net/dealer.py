@@ -59,6 +59,7 @@ MOST_DONE = 16
 """Replies that wait to be sent: while there are more, the threads that read pause for a moment."""
 
 DRAINED_S = 0.05
+CHANGE_LOOK_S = 0.1
 MESSAGES_AT_ONCE = 64
 READY_S = 0.5
 ALIVE_S = 1.5
@@ -113,8 +114,21 @@ class _Watch:
     since: float
 
 
+@dataclass(eq=False)
+class _Change:
+    """A slide that is to be served under a name from now on (None: no slide), and, once `made`, what was served before."""
+
+    name: str
+    served: ServedSlide | None
+    desk: Desk | None
+    made: threading.Event = field(default_factory=threading.Event)
+    former: ServedSlide | None = None
+    former_desk: Desk | None = None
+
+
 class TileDealer:
     """Serves slides by name until it is closed; a context manager. The slides stay the caller's, who closes them afterwards.
+    They may come and go meanwhile: `add`, `remove`.
 
     Parameters
     ----------
@@ -154,18 +168,17 @@ class TileDealer:
         self._connections: dict[tuple[Link, bytes], _Connection] = {}
         self._watches: set[_Watch] = set()
         self._stuck: set[_Connection] = set()
-        self._done: deque[Job | tuple[ServedSlide, Answer]] = deque()
+        self._done: deque[Job | tuple[ServedSlide, Answer] | _Change] = deque()
+        self._changing = threading.Lock()
         self._ending = threading.Event()
         self._woken = False
         self._drained = threading.Event()
         self._server = f"rawmosaic {_version()}"
         _keep_freed_memory()
-        cache = EncodedTiles(cache_bytes)
-        self._slides = {_checked_name(name): ServedSlide(name, slide, cache) for name, slide in slides.items()}
-        self._desks = {
-            name: Desk(name, workers or slide.parallel_reads or cpu_count() or 1, self._finished)
-            for name, slide in slides.items()
-        }
+        self._cache, self._workers = EncodedTiles(cache_bytes), workers
+        # replaced as a whole when slides come or go: other threads look at them
+        self._slides = {_checked_name(name): ServedSlide(name, slide, self._cache) for name, slide in slides.items()}
+        self._desks = {name: self._desk_for(name, slide) for name, slide in slides.items()}
         with ExitStack() as stack:
             self._context = zmq.Context()
             stack.callback(self._context.destroy)
@@ -176,10 +189,30 @@ class TileDealer:
             stack.callback(self._bell.close)
             self._alarm.setblocking(False)
             self._bell.setblocking(False)
-            self._growths = [Growth(slide, self._grown) for slide in self._slides.values() if slide.growing]
+            self._growths = {name: Growth(slide, self._grown) for name, slide in self._slides.items() if slide.growing}
             self._owned = stack.pop_all()
         self._thread = threading.Thread(target=self._run, name="dealer", daemon=True)
         self._thread.start()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that slides are served under. Any thread."""
+        return tuple(self._slides)
+
+    def add(self, name: str, slide: Slide) -> Slide | None:
+        """Serve one slide more, or another one under a name. Any thread.
+
+        Returns the slide that had the name, which is no longer read: whoever opened it may close it. Those who look at it are
+        told to ask again, and find the new one.
+        """
+        with self._changing:
+            served = ServedSlide(_checked_name(name), slide, self._cache)
+            return self._change(name, served, self._desk_for(name, slide))
+
+    def remove(self, name: str) -> Slide | None:
+        """Serve a slide no more; returns it, if there was one of that name. It is no longer read. Any thread."""
+        with self._changing:
+            return self._change(name, None, None)
 
     def stats(self) -> DealerStats:
         """What was done so far. Any thread."""
@@ -199,7 +232,9 @@ class TileDealer:
         self._ending.set()
         self._wake()
         self._thread.join()
-        for growth in self._growths:
+        with self._changing:  # whoever adds a slide right now is done
+            pass
+        for growth in self._growths.values():
             growth.close()
         for desk in self._desks.values():
             desk.close()
@@ -212,6 +247,56 @@ class TileDealer:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    # slides that come and go
+
+    def _desk_for(self, name: str, slide: Slide) -> Desk:
+        return Desk(name, self._workers or slide.parallel_reads or cpu_count() or 1, self._finished)
+
+    def _change(self, name: str, served: ServedSlide | None, desk: Desk | None) -> Slide | None:
+        """Have the thread that knows the requests put one slide in the place of another, and end what served the former."""
+        change = _Change(name, served, desk)
+        self._done.append(change)
+        self._wake()
+        while not change.made.wait(CHANGE_LOOK_S):
+            if not self._thread.is_alive():
+                raise SlideError("the server has ended", location=self.address)
+        former = change.former
+        if growth := self._growths.pop(name, None):
+            growth.close()
+        if served is not None and served.growing:
+            self._growths[name] = Growth(served, self._grown)
+        if former is None:
+            return None
+        change.former_desk.close()
+        former.close()
+        return former.slide
+
+    def _make(self, change: _Change) -> None:
+        """Put the new slide in its place; whoever waits for the former asks again."""
+        name = change.name
+        slides, desks = dict(self._slides), dict(self._desks)
+        change.former, change.former_desk = slides.pop(name, None), desks.pop(name, None)
+        if change.served is not None:
+            slides[name], desks[name] = change.served, change.desk
+            for connection in self._stuck:
+                change.desk.pause(connection)
+        former = change.former
+        if former is not None:
+            for connection in list(self._connections.values()):
+                for held in [held for held in connection.held.values() if held.slide in (former, former.overview)]:
+                    self._give_up(connection, held)
+        self._slides, self._desks = slides, desks
+        change.made.set()
+
+    def _give_up(self, connection: _Connection, held: Job | _Watch) -> None:
+        if isinstance(held, Job):
+            number, held.cancelled = held.request.id, True
+            connection.held.pop(number, None)
+        else:
+            number = held.id
+            self._end_watch(held)
+        self._reply(connection, number, ERROR, error_body(BusyError("the slide is another now; ask again")))
 
     # called from other threads
 
@@ -442,6 +527,8 @@ class TileDealer:
                     if done.frames is not None:
                         self._tiles += done.n_tiles
                         self._send(connection, done.request.id, done.frames)
+            elif isinstance(done, _Change):
+                self._make(done)
             else:
                 self._tell_watchers(*done)
         self._drained.set()

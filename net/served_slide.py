@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ COST_OF_FACTS = 4
 Answer = tuple[Mapping, Sequence[Buffer]]
 """(body, buffers) of a reply."""
 
+_NUMBERS = itertools.count()
+
 
 @dataclass(frozen=True)
 class Work:
@@ -49,6 +52,7 @@ class ServedSlide:
             self.overview = ServedSlide(f"{name}/overview", slide.overview, cache)
         self.growing = slide.growing
         self._cache = cache
+        self._number = next(_NUMBERS)  # in the cache: slides come and go, and the next may lie where one lay in memory
         self._facts: Answer | None = None
         self._changing = threading.Lock()
         self._looking = threading.Lock()
@@ -132,7 +136,7 @@ class ServedSlide:
 
     def encoded(self, key: TileKey) -> bytes:
         """A tile as a compressed buffer, empty where nothing was acquired; from memory, or read. Any thread."""
-        address = (id(self), self._state[0], key)
+        address = (self._number, self._state[0], key)
         tile = self._cache.get(address)
         if tile is None:
             tile = self.slide.read_encoded(key) or b""
@@ -204,7 +208,7 @@ class ServedSlide:
     def _histogram(self, channel: int) -> Answer:
         """The counts, kept until planes come: some slides count them from all their pixels."""
         generation, identity = self._state
-        address = (id(self), generation, "histogram", channel)
+        address = (self._number, generation, "histogram", channel)
         counts = self._cache.get(address)
         if counts is None:
             arrays = Arrays()
@@ -218,7 +222,7 @@ class ServedSlide:
         generation, identity = self._state
         buffers, room = [], MOST_REPLY_NBYTES
         for key in keys:
-            tile = self._cache.get((id(self), generation, key))
+            tile = self._cache.get((self._number, generation, key))
             if tile is None or room <= 0:
                 return None
             room -= len(tile)

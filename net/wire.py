@@ -7,6 +7,7 @@ listened to: they say when the connection broke, and tell a server that refuses 
 from __future__ import annotations
 
 import itertools
+import socket as sockets
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -35,6 +36,9 @@ RECONNECT_MS, LAST_RECONNECT_MS = 100, 500
 HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS = 1000, 4000
 LINGER_MS = 100
 """What is said last (that an answer is no longer wanted) may take so long to leave."""
+
+LARGE_NBYTES = 1 << 16
+"""A buffer of more is sent from where it lies."""
 
 REPEATABLE = ("busy", "lost")
 """Errors after which the same request may be answered later."""
@@ -69,14 +73,27 @@ class Line:
 class Wire:
     """A DEALER socket that connects when it is first used, and says hello on each new connection. One thread at a time.
 
+    `program`: what is to run on the other side, for messages. `patience_ms`: a connection that nothing came over for so long is
+    broken; more than the longest message takes.
+
     Attributes
     ----------
     breaks
         How often the connection broke: what was under way before is lost.
     """
 
-    def __init__(self, address: str, curve: ClientCurve | None, context: zmq.Context, line: Line):
+    def __init__(
+        self,
+        address: str,
+        curve: ClientCurve | None,
+        context: zmq.Context,
+        line: Line,
+        *,
+        program: str = "rawmosaic serve",
+        patience_ms: int = HEARTBEAT_TIMEOUT_MS,
+    ):
         self.address, self._curve, self._context, self._line = address, curve, context, line
+        self._program, self._patience_ms = program, patience_ms
         self.breaks = 0
         self._ids = itertools.count()
         self._socket: zmq.Socket | None = None
@@ -95,7 +112,7 @@ class Wire:
             socket.linger = 0
             socket.immediate = 1  # nothing is queued for a server that is not there
             socket.reconnect_ivl, socket.reconnect_ivl_max = RECONNECT_MS, LAST_RECONNECT_MS
-            socket.heartbeat_ivl, socket.heartbeat_timeout = HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS
+            socket.heartbeat_ivl, socket.heartbeat_timeout = HEARTBEAT_MS, self._patience_ms
             socket.maxmsgsize = MAX_MESSAGE_NBYTES
             socket.ipv6 = "[" in self.address  # elsewhere a name with both kinds of addresses would be tried as IPv6 only
             try:
@@ -147,7 +164,8 @@ class Wire:
                 self._greeted, self._hello = True, hello
             number = next(self._ids)
             frames = request_frames(Request(number, op, slide, priority, body, tuple(buffers)))
-            socket.send_multipart(frames, zmq.NOBLOCK)
+            # large buffers are handed over as they are: whoever sent them leaves them alone until they are answered
+            socket.send_multipart(frames, zmq.NOBLOCK, copy=not any(len(frame) > LARGE_NBYTES for frame in frames))
         except zmq.Again:
             return None
         return number
@@ -158,11 +176,13 @@ class Wire:
             with suppress(SlideError, zmq.ZMQError):
                 self.send("cancel", "", {"ids": list(numbers)})
 
-    def replies(self, timeout_s: float, to_send: bool = False) -> list[Reply]:
-        """What came within the time, but the greeting's answer; early with the first, or when something can be sent."""
+    def replies(self, timeout_s: float, to_send: bool = False, bell: sockets.socket | None = None) -> list[Reply]:
+        """What came within the time, but the greeting's answer; early with the first, when something can be sent, or the `bell`
+        has something to read."""
         socket = self.connect()
         wishes = zmq.POLLIN | (zmq.POLLOUT if to_send and self._state == _READY else 0)
-        zmq.zmq_poll([(socket, wishes), (self._monitor, zmq.POLLIN)], int(1000 * timeout_s))
+        bells = [] if bell is None else [(bell.fileno(), zmq.POLLIN)]
+        zmq.zmq_poll([(socket, wishes), (self._monitor, zmq.POLLIN), *bells], int(1000 * timeout_s))
         replies = []
         while True:
             try:
@@ -219,7 +239,13 @@ class Wire:
     def unreachable(self, slide: str, waited_s: float) -> UnreachableError:
         """Give the server up: an error that says what is known of the connection."""
         self._line.given_up = True
-        return UnreachableError(f"no answer for {waited_s:.1f} s: {self._state}", location=self.where(slide))
+        state = self._state.replace("rawmosaic serve", self._program)
+        return UnreachableError(f"no answer for {waited_s:.1f} s: {state}", location=self.where(slide))
+
+    @property
+    def ready(self) -> bool:
+        """Whether the other side is connected, as far as was seen."""
+        return self._state == _READY
 
     def where(self, slide: str) -> str:
         """The location of a slide on the server."""
