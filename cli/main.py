@@ -19,6 +19,7 @@ COMMANDS = {
     "view": "Look at a slide in a window.",
     "render": "Draw a slide, or a part of it, into a PNG.",
     "export": "Write a slide, or a part of it, in another form: figures.",
+    "acquire": "Take in what microscopes acquire: from the camera to the slide, nothing lost.",
     "import": "Copy a raw acquisition into one virtual slide file.",
     "info": "Say what a slide holds.",
     "measure": "Measure annotations: lengths, areas and raw counts, as a table.",

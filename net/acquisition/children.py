@@ -1,0 +1,145 @@
+"""A process that somebody looks after: started, started again when it fails, with more and more patience, and ended in order.
+
+The process ends by itself when its standard input closes. So it never outlives whoever looks after it, whatever becomes of that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+FIRST_REST_S, LAST_REST_S = 0.2, 30.0
+"""How long one waits before a process that failed is started again: twice as long each time."""
+
+STEADY_S = 30.0
+"""A process that ran for so long has not failed *again*."""
+
+HOPELESS = 5
+"""So many failures one after the other are told; it is tried all the same."""
+
+ENDING_S = 30.0
+"""A process that was told to end, and has not by then, is killed: what it was about to do is done by the next."""
+
+MOST_SAID = 2000
+"""Characters of what a process said last."""
+
+
+class Child:
+    """One program of ours (`module`, with `arguments`), which is to run. Called by one thread.
+
+    `log`: the file that what it says on standard error goes to, from its start on. Times are monotonic seconds.
+
+    Attributes
+    ----------
+    failures
+        How often it failed, one after the other.
+    exit_code
+        Of the process that ended last; None before one did.
+    """
+
+    def __init__(self, module: str, arguments: Sequence[str], log: Path):
+        self.module, self.arguments, self.log = module, list(arguments), log
+        self.failures = 0
+        self.exit_code: int | None = None
+        self._process: subprocess.Popen | None = None
+        self._started = self._not_before = 0.0
+        self._told = False
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is there."""
+        return self._process is not None
+
+    @property
+    def pid(self) -> int | None:
+        """Its number, while it is there."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether it failed so often that somebody should look."""
+        return self.failures >= HOPELESS
+
+    def keep(self, now: float) -> None:
+        """Start the process where it does not run and the time has come. Raises nothing: what cannot be started has failed."""
+        self.look(now)
+        if self._process is None and now >= self._not_before:
+            self._start(now)
+
+    def look(self, now: float) -> int | None:
+        """Take in whether the process has ended: its exit code if it did since the last look."""
+        if self._process is None or (code := self._process.poll()) is None:
+            return None
+        self._ended(now, code)
+        return code
+
+    def tell_to_end(self) -> None:
+        """Close its standard input; it ends as soon as it can."""
+        self._told = True
+        if self._process is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+
+    def end(self, timeout_s: float = ENDING_S) -> None:
+        """Tell it to end and wait for that; kill it where it does not."""
+        self.tell_to_end()
+        if self._process is not None:
+            try:
+                code = self._process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                code = self._process.wait()
+            self._ended(time.monotonic(), code)
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self._process is not None:
+            self._process.kill()
+
+    def said(self) -> str:
+        """The end of what it said on standard error."""
+        try:
+            with self.log.open("rb") as file:
+                file.seek(max(0, file.seek(0, 2) - MOST_SAID))
+                return file.read().decode(errors="replace").strip()
+        except OSError:
+            return ""
+
+    def _start(self, now: float) -> None:
+        self._started, self._told = now, False
+        command = [sys.executable, "-m", self.module, *self.arguments]
+        try:
+            with contextlib.ExitStack() as stack:
+                try:
+                    errors = stack.enter_context(self.log.open("wb"))
+                except OSError:  # a full disk is no reason not to work
+                    errors = subprocess.DEVNULL
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=errors,
+                    # an interrupt at the keyboard is for whoever looks after it, who then ends it in order
+                    start_new_session=True,
+                    creationflags=_CREATION_FLAGS,
+                )
+        except OSError:
+            self._failed(now)
+
+    def _ended(self, now: float, code: int) -> None:
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        self._process, self.exit_code = None, code
+        if not self._told:  # whatever its exit code says, it was to run
+            self._failed(now)
+
+    def _failed(self, now: float) -> None:
+        self.failures = 1 if now - self._started > STEADY_S else self.failures + 1
+        self._not_before = now + min(FIRST_REST_S * 2 ** min(self.failures - 1, 16), LAST_REST_S)
+
+
+_CREATION_FLAGS = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0) | getattr(subprocess, "CREATE_NO_WINDOW", 0)

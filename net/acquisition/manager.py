@@ -1,0 +1,458 @@
+"""The slide manager: knows all scans of a folder, keeps their processes running, tells scanners where their planes go."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket as sockets
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import zmq
+
+from rawmosaic.net.acquisition.asking import MANAGER
+from rawmosaic.net.acquisition.catalogue import Catalogue
+from rawmosaic.net.acquisition.files import sync_folder
+from rawmosaic.net.acquisition.finished_scans import FinishedScan, FinishedScans
+from rawmosaic.net.acquisition.messages import FIND, HELLO, MAX_START_NBYTES, PING, START, STATUS, request_in
+from rawmosaic.net.acquisition.plan import ScanPlan, plan_from_body
+from rawmosaic.net.acquisition.registering import Library, Registrar
+from rawmosaic.net.acquisition.supervised_scan import (
+    SCAN_SUFFIX,
+    SLIDE_SUFFIX,
+    Means,
+    State,
+    SupervisedScan,
+    found_folders,
+    new_folder,
+)
+from rawmosaic.net.addresses import is_local, server_address
+from rawmosaic.net.keys import KeyFolder, ServerCurve
+from rawmosaic.net.links import DEAD_S, HEARTBEAT_S, LINGER_MS
+from rawmosaic.net.protocol import (
+    ERROR,
+    MAX_HEADER_NBYTES,
+    OK,
+    VERSION,
+    BusyError,
+    ConflictError,
+    ExistsError,
+    FullError,
+    Reply,
+    Request,
+    error_body,
+    reply_frames,
+)
+from rawmosaic.storage.errors import (
+    AccessError,
+    NotASlideError,
+    ProtocolError,
+    SlideError,
+    UnreachableError,
+    WriteError,
+)
+from rawmosaic.storage.hdf5.claim import claim
+from rawmosaic.storage.opening import PART_SUFFIX
+
+SPOOL_NBYTES = 16_000_000_000
+WINDOW_NBYTES = 256 << 20
+IDLE_S = 30 * 60.0
+
+MOST_SCANS = 64
+"""Unfinished scans at once: each has two processes."""
+
+MOST_SHOWN = 50
+"""Finished scans that `status` lists."""
+
+LEAST_FREE_NBYTES = 1 << 30
+"""A scan begins only where the disk has so much room, or what one spool may take if that is less."""
+
+LOCK, FINISHED = "manager.lock", "finished.scans"
+
+STEP_MS = 100
+MESSAGES_AT_ONCE = 64
+CLIENT_QUEUE = 8
+COMPLAIN_S = 60.0
+
+log = logging.getLogger("rawmosaic.net.acquisition")
+
+
+class Manager:
+    """Takes in scans and makes slides of them in the folder `data`, until it is closed; a context manager.
+
+    Parameters
+    ----------
+    data
+        Folder of the slides and of what belongs to unfinished scans. One manager a folder.
+    bind
+        Address for scanners; a port `*` is chosen by the system: see `address`. Proxies are bound to the same interface.
+    durability
+        ``fsync``: a plane is acknowledged when the disk has it; ``page-cache``: when the system has it.
+    spool_nbytes
+        Room on the disk for planes of one scan that are not in its slide yet.
+    window_nbytes
+        Planes of one scan that a scanner may send ahead of their acknowledgement.
+    idle_s
+        A scan that nothing was heard of for so long is finished as it is.
+    serve
+        Address at which the slides of the folder are served to viewers, those that grow as well; None: not at all.
+    library
+        A slide database that is told of scans.
+    keys, insecure
+        Folder of the keys (else the user's), which any address needs that other machines can reach; True does without.
+    free_nbytes
+        How much room a folder's disk has.
+
+    Raises AccessError where keys are needed, or another manager has the folder; UnreachableError where an address cannot be
+    bound.
+    """
+
+    def __init__(
+        self,
+        data: str | os.PathLike,
+        bind: str = MANAGER,
+        *,
+        durability: str = "fsync",
+        spool_nbytes: int = SPOOL_NBYTES,
+        window_nbytes: int = WINDOW_NBYTES,
+        idle_s: float = IDLE_S,
+        serve: str | None = None,
+        library: Library | None = None,
+        keys: str | None = None,
+        insecure: bool = False,
+        free_nbytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
+    ):
+        self.data = Path(os.path.abspath(data))
+        bind = server_address(bind)
+        proxy_bind = f"{bind.rpartition(':')[0]}:*"
+        self._means = Means(self.data, proxy_bind, durability, spool_nbytes, window_nbytes, idle_s, keys, insecure)
+        self._free_nbytes = free_nbytes
+        self._scans: dict[str, SupervisedScan] = {}
+        self._broken: dict[str, str] = {}
+        self._complained: dict[str, float] = {}
+        self._ending = threading.Event()
+        self._catalogue: Catalogue | None = None
+        with ExitStack() as stack:
+            stack.callback(os.close, _locked(self.data))
+            self._context = zmq.Context()
+            stack.callback(self._context.destroy, 0)
+            self._socket = _bound(self._context, stack, bind, _curve(bind, keys, insecure), insecure)
+            self.address = self._socket.last_endpoint.decode()
+            self._alarm, self._bell = sockets.socketpair()
+            stack.callback(self._alarm.close)
+            stack.callback(self._bell.close)
+            self._finished = FinishedScans(self.data / FINISHED)
+            self._registrar = Registrar(library)
+            stack.callback(self._registrar.close)
+            if serve is not None:
+                curve = _curve(serve, keys, insecure)
+                self._catalogue = stack.enter_context(Catalogue(self.data, server_address(serve), curve=curve, insecure=insecure))
+            self._take_up()
+            self._owned = stack.pop_all()
+        self._thread = threading.Thread(target=self._run, name="manager", daemon=True)
+        self._thread.start()
+
+    @property
+    def serving_address(self) -> str | None:
+        """Where viewers come; None where slides are not served."""
+        return None if self._catalogue is None else self._catalogue.address
+
+    def wait(self, timeout_s: float) -> bool:
+        """Return after the time-out, or as soon as the manager has ended; whether it has."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def close(self) -> None:
+        """End in order: the processes finish what they have begun, and unfinished scans wait in the folder. Twice is harmless."""
+        if self._ending.is_set():
+            return
+        self._ending.set()
+        with suppress(OSError):
+            self._alarm.send(b"!")
+        self._thread.join()
+        self._owned.close()
+
+    def __enter__(self) -> Manager:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # scans
+
+    def _take_up(self) -> None:
+        """Find the scans that were not finished, and go on with them."""
+        for folder in found_folders(self.data):
+            name = folder.name.removesuffix(SCAN_SUFFIX)
+            try:
+                plan = ScanPlan.load(folder)
+                if plan.name != name:
+                    raise WriteError(f"the plan in it is that of a scan called {plan.name}; give the folder its name back")
+            except SlideError as error:
+                self._broken[name] = str(error)
+                log.error("the scan %s cannot be gone on with: %s; its planes are kept in %s", name, error, folder)
+                continue
+            log.info("%s: unfinished, and taken up again", name)
+            self._scans[plan.uid] = SupervisedScan(plan, folder, self._means, self._on_over)
+
+    def _on_over(self, scan: SupervisedScan, state: State) -> None:
+        """A scan is over: remembered before its folder goes."""
+        plan = scan.plan
+        self._finished.add(FinishedScan(plan.uid, plan.name, state.value, str(scan.location), scan.acknowledged))
+        if state is State.COMPLETE:
+            self._registrar.tell("complete", plan.uid, str(scan.location))
+        else:
+            self._registrar.tell("failed", plan.uid, "the scan was discarded by its scanner")
+
+    def _step(self) -> None:
+        now = time.monotonic()
+        for uid, scan in list(self._scans.items()):
+            before = scan.state
+            try:
+                scan.step(now)
+            except (OSError, SlideError) as error:  # a full disk, one that is away: it is tried again
+                if now - self._complained.get(uid, -COMPLAIN_S) >= COMPLAIN_S:
+                    self._complained[uid] = now
+                    log.warning("%s: %s; it is tried again", scan.plan.name, error)
+            if scan.state is State.FAILED and before is not State.FAILED:
+                self._registrar.tell("failed", uid, scan.error)
+            if scan.state.over:
+                del self._scans[uid]
+                self._complained.pop(uid, None)
+
+    # the thread
+
+    def _run(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._bell, zmq.POLLIN)
+        log.info("scanners come to %s, slides go to %s", self.address, self.data)
+        try:
+            while not self._ending.is_set():
+                try:
+                    if dict(poller.poll(STEP_MS)).get(self._socket):
+                        self._receive()
+                    self._step()
+                except Exception:  # a fault of ours must not end all scans
+                    log.exception("the manager stumbles")
+                    self._ending.wait(STEP_MS / 1000)
+        finally:
+            for scan in self._scans.values():
+                scan.tell_to_end()
+            for scan in self._scans.values():
+                scan.close()
+
+    def _receive(self) -> None:
+        for _ in range(MESSAGES_AT_ONCE):
+            try:
+                client, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                request = request_in(frames, MAX_START_NBYTES)
+            except ProtocolError as error:
+                number = getattr(error, "id", None)
+                if number is not None:
+                    self._reply(client, number, ERROR, error_body(error))
+                continue
+            try:
+                body = self._answer(request)
+            except SlideError as error:
+                self._reply(client, request.id, ERROR, error_body(error))
+            except Exception as error:  # the client hears of it, the others are served
+                log.exception("a request %r fails", request.op[:40])
+                self._reply(client, request.id, ERROR, error_body(error))
+            else:
+                if body is not None:
+                    self._reply(client, request.id, OK, body)
+
+    def _reply(self, client: bytes, number: int, status: str, body: Mapping) -> None:
+        with suppress(zmq.ZMQError):  # who does not take it asks again
+            self._socket.send_multipart([client, *reply_frames(Reply(number, status, body))], zmq.NOBLOCK)
+
+    def _answer(self, request: Request) -> Mapping | None:
+        """The body of the answer; None where there is none. Raises SlideError."""
+        op = request.op
+        if op == HELLO:
+            return {"server": f"rawmosaic {_version()}", "protocol": VERSION, "serves": "acquisition"}
+        if op == PING:
+            return {}
+        if op == START:
+            return self._started(plan_from_body(request.body, request.buffers))
+        if op == FIND:
+            return self._found(request.body)
+        if op == STATUS:
+            return self._status(request.body)
+        if op == "cancel":
+            return None
+        raise ProtocolError(f"a manager of scans knows no {op[:40]!r}")
+
+    # requests
+
+    def _started(self, plan: ScanPlan) -> Mapping:
+        scan = self._scans.get(plan.uid)
+        if scan is not None:
+            if differences := scan.plan.differences(plan):
+                raise ConflictError(
+                    f"the scan {scan.plan.name} with this uid was planned otherwise (its {', '.join(differences)}); "
+                    "begin another with a uid of its own, or go on with the plan that it had"
+                )
+            return self._described(scan)
+        over = self._finished.by_uid(plan.uid)
+        if over is not None:
+            if over.name != plan.name:
+                raise ConflictError(
+                    f"the scan with this uid was called {over.name}, and is over; begin another with a uid of its own"
+                )
+            return _described_over(over)
+        self._check_name(plan.name)
+        if len(self._scans) >= MOST_SCANS:
+            raise BusyError(f"{MOST_SCANS} scans are not finished yet, and no more are taken at once; try again later")
+        self._check_room()
+        try:
+            folder = new_folder(self.data, plan)
+        except FileExistsError as error:
+            raise ExistsError(f"there is a scan called {plan.name} already; choose another name") from error
+        except (OSError, WriteError) as error:
+            raise FullError(f"a scan cannot be begun, the disk does not take its plan: {error.strerror or error}") from error
+        scan = self._scans[plan.uid] = SupervisedScan(plan, folder, self._means, self._on_over)
+        log.info("%s: begun, uid %s", plan.name, plan.uid)
+        facts = {
+            "channels": [channel.name for channel in plan.channels],
+            "fields": None if plan.fields is None else len(plan.fields),
+            "size_z": plan.size_z,
+            "size_t": plan.size_t,
+            "header": plan.header,
+        }
+        self._registrar.tell("acquiring", plan.name, plan.uid, str(scan.location), facts)
+        return self._described(scan)
+
+    def _check_name(self, name: str) -> None:
+        """Raise ExistsError where something of that name is there. Not all systems tell capitals from small letters."""
+        taken = {scan.plan.name.casefold() for scan in self._scans.values()} | {name.casefold() for name in self._broken}
+        if name.casefold() in taken:
+            raise ExistsError(f"there is a scan called {name} already; choose another name")
+        path = self.data / f"{name}{SLIDE_SUFFIX}"
+        if any(os.path.lexists(f"{path}{ending}") for ending in ("", PART_SUFFIX)):
+            raise ExistsError(f"there is a slide called {name} already; choose another name")
+
+    def _check_room(self) -> None:
+        least = min(LEAST_FREE_NBYTES, self._means.spool_nbytes)
+        try:
+            free = self._free_nbytes(self.data)
+        except OSError as error:
+            raise FullError(f"the folder of the slides cannot be used: {error.strerror or error}") from error
+        if free < least:
+            raise FullError(
+                f"the server's disk has {free / 1e9:.2f} GB left, and a scan begins with {least / 1e9:.2f} GB at least; "
+                "make room there"
+            )
+
+    def _found(self, body: Mapping) -> Mapping:
+        uid, name = body.get("uid"), body.get("name")
+        if uid is not None:
+            scan = self._scans.get(uid) if isinstance(uid, str) else None
+            over = self._finished.by_uid(uid) if isinstance(uid, str) else None
+        elif isinstance(name, str):
+            scan = next((scan for scan in self._scans.values() if scan.plan.name == name), None)
+            over = self._finished.by_name(name)
+        else:
+            raise ProtocolError("a scan is asked for by `uid` or by `name`")
+        if scan is not None:
+            return self._described(scan)
+        if over is not None:
+            return _described_over(over)
+        if uid is None and name in self._broken:
+            raise NotASlideError(f"the scan {name} cannot be gone on with: {self._broken[name]}")
+        known = ", ".join(sorted(scan.plan.name for scan in self._scans.values())) or "none"
+        raise NotASlideError(f"no scan {str(uid or name)[:80]!r} is known here; unfinished are: {known[:500]}")
+
+    def _described(self, scan: SupervisedScan) -> Mapping:
+        return {
+            "uid": scan.plan.uid,
+            "name": scan.plan.name,
+            "address": scan.address,
+            "window_nbytes": self._means.window_nbytes,
+            "state": scan.state.value,
+            "location": str(scan.location),
+            "planes": scan.acknowledged,
+            "error": scan.error,
+        }
+
+    def _status(self, body: Mapping) -> Mapping:
+        after = body.get("after", "")
+        if not isinstance(after, str):
+            raise ProtocolError("`after` is the uid of a scan")
+        broken = [{"name": name, "uid": f"broken-{name}", "state": "failed", "error": e} for name, e in self._broken.items()]
+        over = [scan for scan in self._finished if scan.uid not in self._scans][-MOST_SHOWN:]
+        entries = [scan.report() for scan in self._scans.values()] + broken + [_report_over(scan) for scan in reversed(over)]
+        return scans_page(entries, after)
+
+
+def scans_page(entries: Sequence[dict], after: str = "") -> dict:
+    """Of these entries those that come after that of the uid `after`, as many as a header holds, and whether there are more."""
+    uids = [entry["uid"] for entry in entries]
+    rest = entries[uids.index(after) + 1 :] if after in uids else entries if not after else []
+    page, room = [], MAX_HEADER_NBYTES - 1024
+    for entry in rest:
+        room -= 2 * len(repr(entry))
+        if room < 0 and page:
+            return {"scans": page, "rest": True}
+        page.append(entry)
+    return {"scans": page, "rest": False}
+
+
+def _report_over(scan: FinishedScan) -> dict:
+    return {"name": scan.name, "uid": scan.uid, "state": scan.state, "location": scan.location, "planes": scan.planes}
+
+
+def _described_over(scan: FinishedScan) -> dict:
+    return {**_report_over(scan), "address": "", "window_nbytes": 0, "error": ""}
+
+
+def _curve(bind: str, keys: str | None, insecure: bool) -> ServerCurve | None:
+    return None if insecure or is_local(server_address(bind)) else KeyFolder(keys).server_curve()
+
+
+def _bound(context: zmq.Context, stack: ExitStack, address: str, curve: ServerCurve | None, insecure: bool) -> zmq.Socket:
+    """The socket that scanners come to. Plans are longer than what viewers ask for, so it takes more than theirs does."""
+    if curve is None and not insecure and not is_local(address):
+        raise AccessError("other machines can reach this address, so it needs keys (or say `insecure`)", location=address)
+    router = context.socket(zmq.ROUTER)
+    router.linger, router.sndhwm, router.maxmsgsize = LINGER_MS, CLIENT_QUEUE, MAX_START_NBYTES
+    router.ipv6 = "[" in address
+    router.heartbeat_ivl, router.heartbeat_timeout = int(HEARTBEAT_S * 1000), int(DEAD_S * 1000)
+    if curve is not None:
+        stack.enter_context(curve.gate(context))
+        curve.apply(router)
+    try:
+        router.bind(address)
+    except zmq.ZMQError as error:
+        reason = f"the address cannot be bound ({error.strerror}); choose another, or end the server that has it"
+        raise UnreachableError(reason, location=address) from error
+    return router
+
+
+def _locked(data: Path) -> int:
+    """The descriptor of the folder's lock file, claimed; whoever closes it gives the folder back."""
+    try:
+        descriptor = os.open(data / LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+    except OSError as error:
+        raise WriteError(f"the folder cannot be written to: {error.strerror}", location=data) from error
+    if not claim(descriptor):
+        os.close(descriptor)
+        raise AccessError("another acquisition server has this folder; end it, or choose another folder", location=data)
+    sync_folder(data)
+    return descriptor
+
+
+def _version() -> str:
+    try:
+        return version("rawmosaic")
+    except PackageNotFoundError:
+        return "of unknown version"
