@@ -10,6 +10,7 @@
     ├── WriteError                a slide could not be written: disk full, no permission       (also OSError)
     ├── UnreachableError          a server does not answer, or not in time                     (also ConnectionError)
     ├── ProtocolError             a message that is not understood, or of another version
+    ├── LibraryError              the slide database cannot be used, or does not know what was asked for
     ├── AccessError               a key that the server does not know, or a key file to mend    (also PermissionError)
     ├── NoLongerWantedError       a tile that left the view before it was read: no fault
     └── GraphicsError             no usable OpenGL on this machine                             (also RuntimeError)
@@ -74,6 +75,10 @@ class ProtocolError(SlideError):
 
 class AccessError(SlideError, PermissionError):
     """A server admits listed keys only, or a key file cannot be used."""
+
+
+class LibraryError(SlideError):
+    """The slide database is damaged, lacks a package, or has no slide, or several, of that name."""
 
 
 class NoLongerWantedError(SlideError):

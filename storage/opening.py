@@ -45,13 +45,18 @@ def open_slide(location: str, **options) -> Slide:
 
         return Hdf5Slide(location)
     candidates = []
-    for entry in _entries():
-        source = _load(entry)
-        if source is not None and (score := source.score(location)) > 0:
-            candidates.append((score, entry.name, source))
+    for name, source in installed_sources().items():
+        if (score := source.score(location)) > 0:
+            candidates.append((score, name, source))
     if not candidates:
         raise NotASlideError(_why_not(location), location=location)
     return max(candidates, key=lambda candidate: candidate[:2])[2].open(location, **options)
+
+
+def installed_sources() -> dict[str, Source]:
+    """Every registered source that can be imported here, by its name: for who asks about many locations."""
+    sources = {entry.name: _load(entry) for entry in _entries()}
+    return {name: source for name, source in sources.items() if source is not None}
 
 
 def is_virtual_slide(location: str) -> bool:
