@@ -449,9 +449,9 @@ class Engine:
         return [number for number in self._outdated if number in self.store.cache]
 
     def _outdated_in(self, plan: FramePlan) -> list[int]:
-        """Tiles that a plan draws as they were before planes came: what was seen stays until its like is there."""
+        """Tiles that a plan, or the minimap, draws as they were before planes came: what was seen stays until its like is there."""
         drawn = self.store.cache.keys_of(np.concatenate([plan.layers, plan.stand_ins]))
-        return [number for number in dict.fromkeys(drawn) if number in self._outdated]
+        return [number for number in dict.fromkeys([*drawn, *self._resident.tolist()]) if number in self._outdated]
 
     def _marked(self, plan: FramePlan) -> FramePlan:
         """The plan, with its tiles noted as the most recently used, and those of the overview kept with its stand-ins."""
