@@ -51,6 +51,7 @@ class ScanPlan:
     field_shape   (height, width) of the largest field, pixels
     fields        (n,) FIELD_DTYPE where they are known beforehand, and then named by number; None: they come as they come
     codec         how the slide is compressed
+    orientation   image axes → mosaic axes, without the pixel size: the rows of a (2, 2) matrix; None: they are the same
     extra         what else the scanner wants to have kept with the scan
     """
 
@@ -64,6 +65,7 @@ class ScanPlan:
     scenes: tuple[str, ...] = ()
     fields: np.ndarray | None = None
     codec: str = "lz4"
+    orientation: tuple[tuple[float, float], tuple[float, float]] | None = None
     extra: Mapping = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self):
@@ -181,6 +183,7 @@ def _facts(plan: ScanPlan) -> dict:
         "size_t": int(plan.size_t),
         "scenes": list(plan.scenes),
         "codec": plan.codec,
+        "orientation": None if plan.orientation is None else [list(row) for row in plan.orientation],
         "extra": dict(plan.extra),
     }
     return json.loads(json.dumps(facts, default=str))
@@ -206,8 +209,17 @@ def _plan(facts: Mapping, fields: np.ndarray | None) -> ScanPlan:
         scenes=tuple(facts["scenes"]),
         fields=fields,
         codec=facts["codec"],
+        orientation=_orientation(facts.get("orientation")),
         extra=MappingProxyType(dict(facts.get("extra", {}))),
     )
+
+
+def _orientation(rows: object) -> tuple | None:
+    if rows is None:
+        return None
+    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+        raise ProtocolError("`orientation` of a plan is a list of two rows, or null")
+    return tuple(tuple(row) for row in rows)
 
 
 def _channel(facts: Mapping) -> Channel:
@@ -246,6 +258,7 @@ def _check(plan: ScanPlan) -> None:
         raise AcquisitionError(f"scenes are at most {MOST_SCENES} names of at most {LONGEST_TEXT} characters")
     if plan.codec not in CODECS:
         raise AcquisitionError(f"no codec {str(plan.codec)[:40]!r}: choose one of {', '.join(CODECS)}")
+    _check_orientation(plan.orientation)
     if plan.fields is not None:
         _check_fields(plan.fields, plan)
     try:
@@ -291,6 +304,14 @@ def _check_header(header: Header) -> None:
         raise AcquisitionError(f"pixel_size_um is {str(header.pixel_size_um)[:40]}; give a positive number of µm")
     if not _is_whole(header.bits, 1, 16):
         raise AcquisitionError(f"bits is {str(header.bits)[:40]}; give a whole number from 1 to 16")
+
+
+def _check_orientation(rows: object) -> None:
+    if rows is None:
+        return
+    usable = isinstance(rows, tuple) and [len(row) for row in rows] == [2, 2] and all(_is_finite(n) for row in rows for n in row)
+    if not usable or rows[0][0] * rows[1][1] == rows[0][1] * rows[1][0]:
+        raise AcquisitionError(f"orientation is {str(rows)[:80]}; give two rows of two numbers that turn or mirror an image")
 
 
 def _check_fields(fields: np.ndarray, plan: ScanPlan) -> None:

@@ -118,15 +118,17 @@ class Scanner:
         size_t: int = 1,
         scenes: Sequence[str] = (),
         codec: str = "lz4",
+        orientation: np.ndarray | Sequence[Sequence[float]] | None = None,
         uid: str | None = None,
         extra: Mapping | None = None,
     ) -> None:
         """Begin a scan, or go on with the one of that `uid`; returns when the server takes planes in.
 
         `field_shape`: (height, width) of the largest field, pixels. `fields`: (n,) FIELD_DTYPE where they are known beforehand;
-        planes are then sent by field number. A scan that was gone on with keeps the planes that it has. Raises AcquisitionError
-        where that name is taken, or the uid's scan was planned otherwise; WriteError where the server's disk is full;
-        AccessError; UnreachableError.
+        planes are then sent by field number. `orientation`: (2, 2), image axes → mosaic axes without the pixel size, where the
+        camera is turned or mirrored against the stage. A scan that was gone on with keeps the planes that it has. Raises
+        AcquisitionError where that name is taken, or the uid's scan was planned otherwise; WriteError where the server's disk is
+        full; AccessError; UnreachableError.
         """
         if self._line is not None:
             raise AcquisitionError(f"the scan {self._plan.name} runs; finish or abort it before the next is started")
@@ -145,6 +147,7 @@ class Scanner:
             scenes=tuple(scenes),
             fields=fields,
             codec=codec,
+            orientation=None if orientation is None else tuple(tuple(float(n) for n in row) for row in orientation),
             extra=extra or {},
         )
         manager = Connection(self.address, self._curve, program=PROGRAM)
