@@ -29,7 +29,7 @@ from rawmosaic.storage.slide import FIELD_DTYPE
 HELLO, PING = "hello", "ping"
 """To both."""
 
-START, FIND, STATUS, ACKNOWLEDGED = "start", "find", "status", "acknowledged"
+START, FIND, STATUS = "start", "find", "status"
 """To the manager."""
 
 PLANE, FINISH, ABORT = "plane", "finish", "abort"

@@ -345,24 +345,36 @@ class SpoolReader:
 
 
 def planes_in(folder: str | Path) -> Iterator[tuple[PlaneFacts, Position] | DamagedSlideError]:
-    """What a spool that nobody appends to holds: facts of each plane, or what is wrong with it.
+    """What a spool that nobody appends to holds: facts of each plane and where it lies, or what is wrong with it.
 
     Payloads are compared with their checksums in the last segment only: the earlier ones were on the disk before it was begun.
     """
     numbers = segments(folder)
     for number in numbers:
-        path = segment_path(Path(folder), number)
-        file = PositionalFile(str(path))
-        try:
-            offset = 0
-            while (found := _record_at(file, number, offset, payload=number == numbers[-1])) is not None:
-                if isinstance(found, _Wrong):
-                    yield _damage(found, path)
-                else:
-                    yield found.facts, Position(number, offset, found.end - offset)
-                offset = found.end
-        finally:
-            file.close()
+        yield from _planes_of(Path(folder), number, payload=number == numbers[-1])
+
+
+def planes_of_segment(folder: str | Path, segment: int) -> list[PlaneFacts]:
+    """The planes of a segment, none where it is gone; what is damaged is left out."""
+    try:
+        return [found[0] for found in _planes_of(Path(folder), segment, payload=False) if isinstance(found, tuple)]
+    except FileNotFoundError:
+        return []
+
+
+def _planes_of(folder: Path, segment: int, payload: bool) -> Iterator[tuple[PlaneFacts, Position] | DamagedSlideError]:
+    path = segment_path(folder, segment)
+    file = PositionalFile(str(path))
+    try:
+        offset = 0
+        while (found := _record_at(file, segment, offset, payload)) is not None:
+            if isinstance(found, _Wrong):
+                yield _damage(found, path)
+            else:
+                yield found.facts, Position(segment, offset, found.end - offset)
+            offset = found.end
+    finally:
+        file.close()
 
 
 # records
