@@ -80,7 +80,7 @@ class RemoteSlide(Slide):
 
     def _begin(self, server: _Server, name: str, *, is_owner: bool) -> None:
         self._server, self._is_owner = server, is_owner
-        self._closed = False
+        self._closed = self._replaced = False
         self._lock = threading.RLock()
         self._hint_lock = threading.Lock()
         self._hinted_at = float("-inf")
@@ -117,6 +117,11 @@ class RemoteSlide(Slide):
     def growing(self) -> bool:
         """Whether planes may still come."""
         return self._growing
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the server has another slide under this name now."""
+        return self._replaced
 
     @property
     def overview(self) -> RemoteSlide | None:
@@ -355,6 +360,7 @@ class RemoteSlide(Slide):
             told = reply.body.get("identity")
             if op == "open" or self._growing or not told or told == self._identity:
                 return reply
+        self._replaced = True
         raise SlideError(_REPLACED, location=self.location)
 
     def _ask_tiles(
@@ -452,12 +458,11 @@ class RemoteSlide(Slide):
 
         now = self._open(wanted=lambda: not self._closed, in_trouble=True)
         facts = now.facts
-        if (facts["channels"], facts["tiling"], facts["size_z"], facts["size_t"]) != (
-            self.channels,
-            self.tiling,
-            self.size_z,
-            self.size_t,
-        ) or len(facts["fields"]) < self.n_fields:
+        same = (self.channels, self.tiling, self.size_z, self.size_t, self.header.name, self.header.acquired_at)
+        names = ("channels", "tiling", "size_z", "size_t")
+        told = (*(facts[name] for name in names), facts["header"].name, facts["header"].acquired_at)
+        self._replaced = told != same or len(facts["fields"]) < self.n_fields
+        if self._replaced:
             raise SlideError(_REPLACED, location=self.location)
         tables = {time: self._ask_acquired(*time, len(facts["fields"]), in_trouble=True) for time in self._tables.known()}
         return Opened(facts, tables, now.identity, now.growing, now.overview)

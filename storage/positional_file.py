@@ -16,6 +16,11 @@ class PositionalFile:
         self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
         self._lock = threading.Lock()
 
+    @property
+    def identity(self) -> tuple[int, int] | None:
+        """Which file this is, under whatever name; None where the file system does not tell."""
+        return file_identity(self._descriptor) if self._descriptor >= 0 else None
+
     def read(self, offset: int, size: int) -> bytes:
         """Exactly `size` bytes; DamagedSlideError where the file ends before."""
         try:
@@ -43,3 +48,12 @@ class PositionalFile:
             with self._lock:
                 os.lseek(self._descriptor, offset, os.SEEK_SET)
                 return os.read(self._descriptor, size)
+
+
+def file_identity(file: str | int) -> tuple[int, int] | None:
+    """(device, number) of a file by its path or descriptor; None where there is none, or the file system does not tell."""
+    try:
+        found = os.stat(file)
+    except (OSError, ValueError):
+        return None
+    return (found.st_dev, found.st_ino) if found.st_ino else None

@@ -185,6 +185,12 @@ class Slide(ABC):
         """Whether planes may still come: the acquisition runs, and `refresh` is worth asking."""
         return False
 
+    @property
+    def replaced(self) -> bool:
+        """Whether another slide lies under its location by now, as when a writer that was killed begins anew: what was read of
+        this one stays true, and opening the location shows the other. Asked of slides that grow, once a second. Any thread."""
+        return False
+
     def refresh(self) -> np.ndarray:
         """Take in what was acquired since: (n, 4) int32 planes (field, channel, z, t) that came; none in a finished slide.
 

@@ -190,6 +190,11 @@ class Engine:
         return None if self._follower is None else self._follower.progress()
 
     @property
+    def replaced(self) -> bool:
+        """Whether the scan began anew: another slide lies under the name of this one."""
+        return self._follower is not None and self._follower.replaced
+
+    @property
     def wants_frame(self) -> bool:
         """Whether a running scan brought something that is not drawn yet."""
         if self._follower is None:
@@ -449,7 +454,7 @@ class Engine:
         return [number for number in self._outdated if number in self.store.cache]
 
     def _outdated_in(self, plan: FramePlan) -> list[int]:
-        """Tiles that a plan, or the minimap, draws as they were before planes came: what was seen stays until its like is there."""
+        """Tiles that a plan or the minimap draws as they were before planes came: what was seen stays until its like is there."""
         drawn = self.store.cache.keys_of(np.concatenate([plan.layers, plan.stand_ins]))
         return [number for number in dict.fromkeys([*drawn, *self._resident.tolist()]) if number in self._outdated]
 

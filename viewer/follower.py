@@ -15,6 +15,8 @@ from rawmosaic.storage.slide import Slide
 from rawmosaic.viewer.scan_progress import ScanCounter, ScanProgress
 
 PERIOD_S = 0.25
+LOOK_AGAIN_S = 1.0
+"""A scan whose writer is gone may begin anew under its name: it is looked for so often."""
 
 MOST_TIMES_COUNTED = 64
 """Of a scan of more z and t, what came before it was opened is counted in so many of them."""
@@ -23,7 +25,7 @@ Placed = TypeVar("Placed")
 
 
 class Follower(Generic[Placed]):
-    """A thread that calls `Slide.refresh` while the slide grows, and ends when it is finished.
+    """A thread that calls `Slide.refresh` while the slide grows, and ends when it is finished or replaced by another.
 
     Parameters
     ----------
@@ -36,7 +38,7 @@ class Follower(Generic[Placed]):
     def __init__(self, slide: Slide, placed: Callable[[], Placed], on_growth: Callable[[], None] = lambda: None):
         self._slide, self._placed, self._on_growth = slide, placed, on_growth
         self._came: list[np.ndarray] = []
-        self._has_news = False
+        self._has_news = self._replaced = False
         self._latest: Placed | None = None
         self._counter: ScanCounter | None = None
         self._lock = threading.Lock()
@@ -48,6 +50,11 @@ class Follower(Generic[Placed]):
     def has_news(self) -> bool:
         """Whether something came, began or ended since the last `take`."""
         return self._has_news
+
+    @property
+    def replaced(self) -> bool:
+        """Whether another slide lies under the name of this one by now."""
+        return self._replaced
 
     def take(self) -> tuple[np.ndarray, Placed | None]:
         """(n, 4) int32 planes (field, channel, z, t) that came since the last call, and where the fields lie since then."""
@@ -71,20 +78,25 @@ class Follower(Generic[Placed]):
             with self._lock:
                 self._counter, self._has_news = counter, True
             self._tell()
-        growing = True
-        while growing and not self._closing.wait(PERIOD_S):
+        growing, finished = True, False
+        while not (finished or self._replaced or self._closing.wait(PERIOD_S if growing else LOOK_AGAIN_S)):
+            if self._slide.replaced:
+                self._replaced = self._has_news = True
+                self._tell()
+            if not growing:
+                continue
             growing = self._slide.growing  # asked before: what came with the end is taken in
             planes = np.empty((0, 4), np.int32)
             with suppress(SlideError):  # a server that is away: the picture stays, and what came meanwhile comes later
                 planes = self._slide.refresh()
             if len(planes) or not growing:
                 placed = self._placed()
-                finished = None if growing else self._is_finished()
+                finished = not growing and self._is_finished()
                 with self._lock:
                     if len(planes):
                         self._came.append(planes)
                     self._latest, self._has_news = placed, True
-                    self._count(planes, finished)
+                    self._count(planes, None if growing else finished)
                 self._tell()
 
     def _count(self, planes: np.ndarray, finished: bool | None) -> None:

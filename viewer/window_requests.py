@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rawmosaic.storage.errors import SlideError
+from rawmosaic.viewer.renewal import Renewal
 
 if TYPE_CHECKING:
     from rawmosaic.viewer.annotations.shapes import Shape
@@ -31,7 +32,7 @@ class Requests:
     def __init__(self, window: MosaicWindow):
         from rawmosaic.viewer.auto_contrast import AutoContrast, Strength
 
-        self._window = window
+        self._window, self._renewal = window, Renewal(window)
         self._auto_contrast, self._strength = AutoContrast(window.wake, window.wake), Strength()
         self._opening: tuple[str, Future] | None = None
         self._dialog = None
@@ -71,6 +72,7 @@ class Requests:
     def take_in(self) -> None:
         """What other threads, and the system's dialog, have answered since the last frame."""
         self._take_in_opened()
+        self._renewal.take_in()
         self._take_in_dialog()
         self._take_in_done()
         self._take_in_limits()
@@ -78,6 +80,7 @@ class Requests:
     def leave_slide(self) -> None:
         """The slide is about to be closed: nothing may read it any more."""
         self._auto_contrast.close()
+        self._renewal.forget()
 
     # slides
 

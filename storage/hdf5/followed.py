@@ -44,6 +44,11 @@ class FollowedFile:
                     self.opened = None
                 self.end()
 
+    def outlived(self) -> None:
+        """Another file lies there by now: whoever opens it from now on opens that one."""
+        with _files_lock:
+            self.end()
+
     def end(self) -> None:
         """Whoever opens the file from now on opens another."""
         self.over = True

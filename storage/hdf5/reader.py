@@ -18,6 +18,7 @@ from rawmosaic.storage.hdf5.facts import check_planes, read_facts, read_fields
 from rawmosaic.storage.hdf5.followed import PATIENCE_S, FollowedFile, open_file
 from rawmosaic.storage.hdf5.opened import OpenedFile, place_of
 from rawmosaic.storage.opening import PART_SUFFIX
+from rawmosaic.storage.positional_file import file_identity
 from rawmosaic.storage.pyramid import TileKey
 from rawmosaic.storage.slide import Slide
 
@@ -170,6 +171,26 @@ class Hdf5Slide(Slide):
     def growing(self) -> bool:
         """Whether planes may still come: the file is being written, and its writer lives."""
         return self._growing
+
+    @property
+    def replaced(self) -> bool:
+        """Whether another file lies there by now: a writer began anew, after one that was killed or gave up."""
+        place, own = place_of(self.location), self._opened.bytes.identity
+        there = file_identity(place)
+        if self._closed or None in (there, own) or there == own or self._is_copy(place):
+            return False
+        if (shared := self._shared) is not None:
+            shared.outlived()
+        return True
+
+    def _is_copy(self, path: str) -> bool:
+        """Whether a finished file is the same slide: where a file that is followed cannot be renamed, it was copied."""
+        try:
+            other = OpenedFile.open(path, self._group, driver="stdio")
+        except (*_HDF5_ERRORS, SlideError):
+            return False
+        with contextlib.closing(other):
+            return other.finished and other.uuid == self._uuid
 
     def refresh(self) -> np.ndarray:
         """Take in what was acquired since: (n, 4) int32 planes (field, channel, z, t) that came.
