@@ -112,6 +112,21 @@ class MosaicWindow:
 
             self._undo = Undo(engine, self._desk.board.annotations)
 
+    def renew(self, slide: Slide) -> None:
+        """Look at a slide in place of one of the same name; view, looks, annotations and panels stay. Raises SlideError."""
+        from rawmosaic.viewer.display_state import apply
+
+        state, desk = self._engine_state(), self._desk
+        self.show(slide, owned=True)
+        apply(state, self._engine)
+        desk.engine, desk.controls, desk.act = self._engine, self._controls, self._requests.actions(desk)
+        self._desk = desk
+        self.fit_picture()
+        if self._panels is not None:
+            from rawmosaic.viewer.ui.undo import Undo
+
+            self._undo = Undo(self._engine, desk.board.annotations)
+
     def open(self, location: str) -> None:
         """Show another slide or acquisition as soon as it is opened; the picture stays until then, and if it cannot be."""
         self._requests.open(location)
