@@ -12,7 +12,9 @@ from pathlib import Path
 
 from rawmosaic.net.acquisition.children import Child
 from rawmosaic.net.acquisition.files import read_json, sync_folder
+from rawmosaic.net.acquisition.intake import write_end
 from rawmosaic.net.acquisition.plan import SCAN_FILE, ScanPlan
+from rawmosaic.net.addresses import is_local
 from rawmosaic.storage.opening import PART_SUFFIX
 
 SCAN_SUFFIX, GONE_SUFFIX, SLIDE_SUFFIX, KEPT_SUFFIX = ".scan", ".gone", ".h5", ".kept"
@@ -86,7 +88,7 @@ class SupervisedScan:
         options = ["--bind", means.proxy_bind, "--durability", means.durability]
         options += ["--spool-bytes", str(means.spool_nbytes), "--window-bytes", str(means.window_nbytes)]
         options += ["--insecure"] if means.insecure else []
-        options += ["--keys", means.keys] if means.keys else []
+        options += ["--keys", means.keys] if means.keys and not is_local(means.proxy_bind) else []
         package = __package__
         self.proxy = Child(f"{package}.proxy", [str(folder), *options], folder / "proxy.log")
         self.writer = Child(f"{package}.writer", [str(folder)], folder / "writer.log")
@@ -215,8 +217,6 @@ class SupervisedScan:
             self._wants_end = True
             self.proxy.tell_to_end()
         elif not self.proxy.running:
-            from rawmosaic.net.acquisition.proxy import write_end
-
             write_end(self.folder, early=True, reason=f"nothing was heard of the scanner for {self.means.idle_s:.0f} s")
             self._wants_end = False
 
