@@ -63,6 +63,7 @@ class Requests:
             "go to": self.ask_where_to,
             "screenshot": self.save_screenshot,
             "figure": lambda: window.panels.figure.open(desk),
+            "follow the scan": lambda: window.panels.scan.toggle_following(desk),
             "measure": self.measure,
             "recent": _recent_locations,
             "open": self.ask_what_to_open,
