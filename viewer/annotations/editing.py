@@ -13,7 +13,7 @@ Places are mosaic µm; a tolerance is what a hand misses by, some six screen pix
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from enum import Enum
 
@@ -96,6 +96,7 @@ class Editor:
         self._handle = 0
         self._strayed = False
         self._clicked: int | None = None
+        self._asker: Callable[[Shape], None] | None = None
 
     @property
     def tool(self) -> str:
@@ -107,9 +108,19 @@ class Editor:
         if tool not in TOOLS:
             raise OutOfRangeError("drawing tool", tool, "choose one of " + ", ".join(TOOLS))
         self.cancel()
-        self._tool = tool
+        self._tool, self._asker = tool, None
         self.hovered = None
         self.cursor = "arrow" if tool == "select" else "crosshair"
+
+    def ask(self, tool: str, take: Callable[[Shape], None]) -> None:
+        """Have one shape drawn that is no annotation: `take` gets it. Another tool, or Escape, is a refusal."""
+        self.tool = tool
+        self._asker = take
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the next shape is drawn for somebody who asked for it."""
+        return self._asker is not None
 
     @property
     def draft(self) -> Shape | None:
@@ -390,6 +401,11 @@ class Editor:
     def _finish(self, shape: Shape | None) -> None:
         self.cancel()
         if shape is None:
+            return
+        if self._asker is not None:
+            take = self._asker
+            self.tool = "select"
+            take(shape)
             return
         number = self.annotations.add(Annotation(shape, class_name=self.class_name))
         if self._tool != "point" and not self.keep_tool:

@@ -61,7 +61,10 @@ class Shown:
 
 @dataclass
 class Desk:
-    """One window's state beside the engine's. `act` holds what the window does when asked, by name."""
+    """One window's state beside the engine's. `act` holds what the window does when asked, by name.
+
+    `folded` are names of channel groups whose channels are not listed; `renaming` is the number of the one whose name is typed.
+    """
 
     engine: Engine
     controls: Controls
@@ -74,6 +77,7 @@ class Desk:
     selected: set[int] = field(default_factory=set)
     channel_filter: str = ""
     folded: set[str] = field(default_factory=set)
+    renaming: int | None = None
     cursor_um: tuple[float, float] | None = None
     board: Board | None = None
     measured: list[str] = field(default_factory=list)

@@ -6,7 +6,6 @@ from imgui_bundle import imgui
 
 from rawmosaic.viewer.ui import (
     annotations_panel,
-    channels_panel,
     messages_panel,
     mixer_panel,
     overlays,
@@ -14,6 +13,7 @@ from rawmosaic.viewer.ui import (
     toolbar,
     view_panel,
 )
+from rawmosaic.viewer.ui.channels_panel import ChannelsPanel
 from rawmosaic.viewer.ui.contrast_panel import ContrastPanel
 from rawmosaic.viewer.ui.desk import Desk
 from rawmosaic.viewer.ui.figure_panel import FigurePanel
@@ -35,7 +35,7 @@ class Panels:
     def __init__(self, window):
         self.layer = Layer(window)
         self.minimap = Minimap()
-        self.contrast = ContrastPanel()
+        self.channels, self.contrast = ChannelsPanel(), ContrastPanel()
         self.stack = view_panel.StackPanel()
         self.places = PlacesPanel()
         self.figure = FigurePanel()
@@ -101,7 +101,7 @@ class Panels:
 
     def _side(self, desk: Desk) -> None:
         if section("Channels"):
-            channels_panel.draw(desk)
+            self.channels.draw(desk)
         if desk.shown.contrast and section("Contrast"):
             self.contrast.draw(desk)
         if max(desk.slide.size_z, desk.slide.size_t) > 1 and section("z and t"):
