@@ -220,6 +220,12 @@ class Slide(ABC):
             )
         return self._read_plane(field, channel, z, t) if level == 0 else self._read_level(field, channel, z, t, level)
 
+    def plane_metadata(self, field: int, channel: int, z: int = 0, t: int = 0) -> Mapping:
+        """What the source noted with one plane (temperature, focus, a time stamp, …), empty where nothing was noted; raises
+        OutOfRangeError outside the slide. Any thread."""
+        self.check_plane(field, channel, z, t)
+        return {}
+
     def read_tile(self, key: TileKey, out: np.ndarray | None = None) -> np.ndarray:
         """One tile, tiling.tile_shape uint16, zeros where nothing was acquired; decoded into `out` if given. Any thread."""
         if out is None:

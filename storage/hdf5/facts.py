@@ -33,8 +33,11 @@ def read_facts(root: h5py.Group, location: str) -> dict:
     field_shape = tuple(int(size) for size in attributes["field_shape"])
     factors = tuple(int(factor) for factor in attributes["levels"])
     tile_shape = tuple(int(size) for size in attributes["tile_shape"])
+    extra = json.loads(root[fmt.METADATA][()].tobytes() or b"{}")
+    if attributes.get("ended_early"):
+        extra["ended_early"] = str(attributes["ended_early"])
     facts = {
-        "header": fmt.header_from_json(attributes["header"], json.loads(root[fmt.METADATA][()].tobytes() or b"{}")),
+        "header": fmt.header_from_json(attributes["header"], extra),
         "channels": fmt.channels_from_json(attributes["channels"]),
         "size_z": int(attributes["size_z"]),
         "size_t": int(attributes["size_t"]),

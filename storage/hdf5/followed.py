@@ -109,5 +109,9 @@ def _joined(path: str | os.PathLike) -> FollowedFile:
     place = os.path.realpath(path)
     with _files_lock:
         shared = _files.setdefault(place, FollowedFile(place))
+        opened = shared.opened
+        if opened is not None and os.path.exists(place) and opened.has_lost_its_name:
+            shared.end()  # who follows the file that had the name before goes on with that one
+            shared = _files[place] = FollowedFile(place)
         shared.join()
         return shared

@@ -12,7 +12,7 @@ from rawmosaic.storage.pyramid import TileKey, Tiling
 from rawmosaic.storage.slide import Channel, Header
 
 FORMAT_NAME = "rawmosaic virtual slide"
-FORMAT_VERSION = (1, 1)
+FORMAT_VERSION = (1, 2)
 """(major, minor): a reader refuses a newer major, and ignores what a newer minor adds."""
 
 FIELDS = "fields"
@@ -23,6 +23,8 @@ STAGE_OFFSETS = f"{PLANE_OFFSETS}/stage"
 CHANNEL_OFFSETS = "channel_offsets"
 ACQUIRED = "planes/acquired"
 CHECKSUMS = "planes/checksum"
+PLANE_METADATA = "plane_metadata"
+METADATA_LINES = "planes/metadata"
 PLANE_HISTOGRAMS = "histograms/planes"
 TOTAL_HISTOGRAM = "histograms/total"
 LEVELS = "levels"
@@ -39,6 +41,12 @@ LONGEST_SIDE_PX = 1 << 20
 BLOSC_FILTER = 32001
 CODECS = {"lz4": ("lz4", 5), "zstd": ("zstd", 3)}
 """Codec name → (Blosc compressor, level); both with bit-shuffle."""
+
+FAST_CODEC = ("lz4", 1)
+"""For planes that come faster than the chosen codec compresses; a buffer says itself what it was compressed with."""
+
+METADATA_LINE_NBYTES = 64 << 10
+"""No plane has more metadata: a reader looks no further for the end of a line."""
 
 
 def level_name(level: int) -> str:

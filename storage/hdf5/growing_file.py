@@ -8,6 +8,7 @@ until it is complete it lies uncompressed, always in the same place and size, si
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import threading
@@ -21,7 +22,9 @@ import hdf5plugin
 import numpy as np
 
 from rawmosaic.storage import codec
+from rawmosaic.storage.durable import sync_folder
 from rawmosaic.storage.hdf5 import format as fmt
+from rawmosaic.storage.hdf5.at_once import changed_at_once
 from rawmosaic.storage.hdf5.chunk_index import write_chunk_index
 from rawmosaic.storage.hdf5.packs import OpenPacks
 from rawmosaic.storage.hdf5.prepared import PreparedPlane
@@ -31,6 +34,7 @@ from rawmosaic.storage.slide import FIELD_DTYPE, GREY_LEVELS, Channel, Header, P
 
 _TABLE_ROWS = 1024
 _TABLE_NBYTES = 1 << 20
+_TEXT_NBYTES = 16 << 10
 _SLACK_NBYTES = 8 << 20
 """More than HDF5 may write on its own account between two planes: tables that grow, and what it kept in memory."""
 
@@ -42,15 +46,29 @@ _OPEN_PACKS_NBYTES = 512 << 20
 _PENDING_CHECKSUMS = 4096
 _PENDING_HISTOGRAMS = 256
 _UNSYNCED_NBYTES = 64 << 20
+_FULL_DISK = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_FULL_PAUSE_S = 0.5
 _STORED_AS_IS = 1
 """Filter mask of a chunk that skips the only filter, Blosc."""
+
+OffsetsUm = Mapping[tuple[int, int], tuple[float, float]]
+"""Measured offsets of single planes, µm, by (field, channel)."""
+
+Tables = tuple[np.ndarray, OffsetsUm]
 
 
 class GrowingFile:
     """A slide file from its creation until it is complete. `hand_in`, `publish` and `sync` may be called from any thread.
 
     Whoever hands a plane in writes it, and what others handed in meanwhile; nobody waits for another's writing.
-    The first failure is kept in `failure`; nothing is written after it.
+    The first failure is kept in `failure`; nothing is written after it. `full` says that the disk is full and waited for.
+
+    Parameters
+    ----------
+    tables
+        Gives the whole table of fields as of now, and the measured offsets that came since it was asked last.
+    patient
+        A full disk is no failure: whoever writes waits for room, until `give_up` is called.
     """
 
     def __init__(
@@ -70,8 +88,16 @@ class GrowingFile:
         position_sets: Mapping[str, PositionSet],
         orientation: np.ndarray,
         offsets_um: np.ndarray,
+        scan_uid: str = "",
+        tables: Callable[[], Tables],
+        patient: bool = False,
     ):
         self.failure: BaseException | None = None
+        self.full = ""
+        self._tables, self._patient, self._given_up = tables, patient, threading.Event()
+        self._folder_synced = False
+        self._metadata: dict[tuple[int, int, int, int], bytes] = {}
+        self._metadata_nbytes = 0
         self._unsynced_nbytes = 0
         self._path, self._room = path, room
         self._tiling, self._levels, self._compression = tiling, levels, compression
@@ -102,7 +128,7 @@ class GrowingFile:
             "size_t": size_t,
             "orientation": orientation,
             "finished": False,
-        }
+        } | ({"scan_uid": scan_uid} if scan_uid else {})
         try:
             room.reach(_SLACK_NBYTES + self._totals.nbytes + fields.nbytes + _tables_nbytes(position_sets))
             self._create(attributes, dict(header.extra), offsets_um, position_sets)
@@ -154,6 +180,8 @@ class GrowingFile:
         for key, data in plane.chunks:
             self._write_chunk(key, data)
         self._checksums[plane.field, plane.channel, plane.z, plane.t] = plane.checksum
+        if plane.metadata:
+            self._metadata[plane.field, plane.channel, plane.z, plane.t] = plane.metadata
         if len(self._checksums) >= _PENDING_CHECKSUMS:
             self._publish()
         self._add_histogram(plane)
@@ -161,7 +189,23 @@ class GrowingFile:
 
     def _reach(self, nbytes: int) -> None:
         """Take the space on disk before HDF5 is given so many more bytes, and some for its own tables."""
-        self._room.reach(self._file.id.get_filesize() + nbytes + _SLACK_NBYTES)
+        end = self._file.id.get_filesize() + nbytes + _SLACK_NBYTES
+        while True:
+            try:
+                self._room.reach(end)
+            except OSError as error:
+                if not self._patient or error.errno not in _FULL_DISK:
+                    raise
+                self.full = f"the disk is full, {nbytes + _SLACK_NBYTES:,} bytes more do not fit; make room, and writing goes on"
+                if self._given_up.wait(_FULL_PAUSE_S):
+                    raise
+            else:
+                self.full = ""
+                return
+
+    def give_up(self) -> None:
+        """Wait no longer for room on a full disk: who waits fails."""
+        self._given_up.set()
 
     def _make_room_for(self, field: int) -> None:
         """Grow every table that has a row per field; by steps, so that HDF5 is not asked for each."""
@@ -169,7 +213,7 @@ class GrowingFile:
             self._resize(field + _GROW_FIELDS)
 
     def _resize(self, n_fields: int) -> None:
-        for name in (fmt.ACQUIRED, fmt.CHECKSUMS, fmt.PLANE_HISTOGRAMS):
+        for name in (fmt.ACQUIRED, fmt.CHECKSUMS, fmt.METADATA_LINES, fmt.PLANE_HISTOGRAMS):
             self._datasets[name].resize(n_fields, axis=0)
         for level in self._levels:
             packed = self._tiling.levels[level].packed
@@ -211,32 +255,43 @@ class GrowingFile:
 
     # what followers see
 
-    def publish(self, fields: np.ndarray, offsets_um: Mapping[tuple[int, int], tuple[float, float]]) -> None:
-        """Make everything that was written visible to followers. `fields` is the whole table as of now; `offsets_um` are the
-        measured offsets that came since the last time, by (field, channel)."""
+    def publish(self) -> None:
+        """Make everything that was written visible to followers."""
+        self._publish_and(lambda: None)
+
+    def publish_durably(self) -> None:
+        """The same; and once this returns, what was published survives a power failure."""
+        self._publish_and(lambda: self._file.flush())
+        if self.failure is None:
+            self._room.sync()  # beside the lock: others go on writing
+            if not self._folder_synced:
+                sync_folder(self._path.resolve().parent)
+                self._folder_synced = True
+
+    def _publish_and(self, then: Callable[[], None]) -> None:
         with self._lock:
             self._write_all()
             try:
                 if self.failure is None:
-                    self._publish(fields, offsets_um)
+                    self._publish()
+                    then()
             except BaseException as error:
                 self.failure = error
         self._write_waiting()
 
-    def _publish(
-        self, fields: np.ndarray | None = None, offsets_um: Mapping[tuple[int, int], tuple[float, float]] | None = None
-    ) -> None:
+    def _publish(self) -> None:
         """Tiles first, then the tables that describe them, and last the word that they are there."""
         changed = list(self._packs.changed())
-        self._reach(len(changed) * self._tiling.tile_nbytes + self._totals.nbytes + (0 if fields is None else fields.nbytes))
+        fields, offsets_um = self._tables()
+        self._reach(len(changed) * self._tiling.tile_nbytes + self._totals.nbytes + self._news_nbytes(fields, offsets_um))
         for tile in changed:
             self._write_as_is(*tile)
         for level in self._levels:
             self._datasets[fmt.level_name(level)].flush()
-        if fields is not None:
-            self._write_fields(fields)
+        self._write_fields(fields)
         if offsets_um:
             self._write_offsets(offsets_um)
+        self._write_metadata()
         total = self._datasets[fmt.TOTAL_HISTOGRAM]
         for channel in self._counted:
             total[channel] = self._totals[channel]
@@ -256,7 +311,7 @@ class GrowingFile:
         table.flush()
         self._fields = fields.copy()
 
-    def _write_offsets(self, offsets_um: Mapping[tuple[int, int], tuple[float, float]]) -> None:
+    def _write_offsets(self, offsets_um: OffsetsUm) -> None:
         table = self._datasets[fmt.STAGE_OFFSETS]
         places = np.array(list(offsets_um))
         if places[:, 0].max() >= len(table):
@@ -264,6 +319,25 @@ class GrowingFile:
         _scatter(table, places, np.array(list(offsets_um.values()), np.float64))
         table.flush()
         self._offsets_measured = True
+
+    def _write_metadata(self) -> None:
+        """Append the lines that came, and then say where each begins."""
+        if not self._metadata:
+            return
+        text, table = self._datasets[fmt.PLANE_METADATA], self._datasets[fmt.METADATA_LINES]
+        sizes = np.array([len(line) for line in self._metadata.values()], np.uint64)
+        begins = np.uint64(self._metadata_nbytes) + np.cumsum(sizes) - sizes
+        data = np.frombuffer(b"".join(self._metadata.values()), np.uint8)
+        text.resize(self._metadata_nbytes + len(data), axis=0)
+        text[self._metadata_nbytes :] = data
+        text.flush()
+        _scatter(table, np.array(list(self._metadata)), begins + np.uint64(1))
+        table.flush()
+        self._metadata_nbytes += len(data)
+        self._metadata.clear()
+
+    def _news_nbytes(self, fields: np.ndarray, offsets_um: OffsetsUm) -> int:
+        return fields.nbytes + len(offsets_um) * 2 * 8 * _TABLE_ROWS + sum(len(line) for line in self._metadata.values())
 
     def _flush_checksums(self) -> None:
         """Write which planes are there, and their checksums."""
@@ -288,7 +362,7 @@ class GrowingFile:
 
     # the end
 
-    def complete(self, fields: np.ndarray, offsets_um: Mapping[tuple[int, int], tuple[float, float]]) -> None:
+    def complete(self) -> None:
         """Write all that was kept back; followers see everything then. By the only thread left."""
         self._write_all()
         if self.failure is not None:
@@ -296,35 +370,44 @@ class GrowingFile:
         self._reach(
             2 * len(self._packs) * (self._tiling.tile_nbytes + _HDF5_NBYTES)
             + len(self._histograms) * (4 * GREY_LEVELS + _HDF5_NBYTES)
-            + fields.nbytes
-            + len(offsets_um) * 2 * 8 * _TABLE_ROWS
         )
         for tile in self._packs.rest():
             self._write_complete(*tile)
         while self._histograms:
             self._flush_histogram(*next(iter(self._histograms)))
-        self._publish(fields, offsets_um)
+        self._publish()
 
-    def seal(self, n_fields: int) -> None:
+    def seal(self, n_fields: int, ended_early: str = "") -> None:
         """Add what followers do without, and close the file. Nobody else in this process has it open."""
-        self._file.close()
-        self._room.forget()
-        self._file = h5py.File(self._path, "r+", libver="latest", locking=False)
+        names = list(self._datasets)
         n_tiles = sum(self._tiling.tile_count(level, n_fields) for level in self._levels) * math.prod(self._planes)
         self._reach(n_tiles * fmt.INDEX_ROW_NBYTES)
-        self._datasets = {name: self._file[name] for name in self._datasets}
+        self.close()
+        with changed_at_once(self._path) as file:
+            self._datasets = {name: file[name] for name in names}
+            try:
+                self._cut_tables(file, n_fields)
+            finally:
+                self._datasets = {}
+            for level in self._levels:
+                write_chunk_index(file, level, self._tiling, n_fields, self._planes)
+            if ended_early:
+                file.attrs["ended_early"] = ended_early
+            file.attrs["finished"] = True
+        self._room.forget()
+
+    def _cut_tables(self, file: h5py.File, n_fields: int) -> None:
+        """Give back the rows that no field has, and the tables that nothing was written to."""
         self._resize(n_fields)
         offsets = self._datasets[fmt.STAGE_OFFSETS]
         if self._offsets_measured or len(offsets):
             offsets.resize(n_fields, axis=0)
         else:
-            del self._file[fmt.PLANE_OFFSETS]["stage"]
-            if not len(self._file[fmt.PLANE_OFFSETS]):
-                del self._file[fmt.PLANE_OFFSETS]
-        for level in self._levels:
-            write_chunk_index(self._file, level, self._tiling, n_fields, self._planes)
-        self._file.attrs["finished"] = True
-        self.close()
+            del file[fmt.PLANE_OFFSETS]["stage"]
+            if not len(file[fmt.PLANE_OFFSETS]):
+                del file[fmt.PLANE_OFFSETS]
+        if not self._metadata_nbytes:
+            del file[fmt.PLANE_METADATA], file[fmt.METADATA_LINES]
 
     def close(self) -> None:
         """Close the HDF5 file as it is; closing twice is harmless."""
@@ -353,6 +436,9 @@ class GrowingFile:
         table = {"maxshape": (None, *self._planes), "chunks": (rows, *self._planes), "fletcher32": True}
         created[fmt.ACQUIRED] = file.create_dataset(fmt.ACQUIRED, (n, *self._planes), np.uint8, **table)
         created[fmt.CHECKSUMS] = file.create_dataset(fmt.CHECKSUMS, (n, *self._planes), np.uint32, **table)
+        created[fmt.METADATA_LINES] = file.create_dataset(fmt.METADATA_LINES, (n, *self._planes), np.uint64, **table)
+        text = {"maxshape": (None,), "chunks": (_TEXT_NBYTES,), "fletcher32": True}
+        created[fmt.PLANE_METADATA] = file.create_dataset(fmt.PLANE_METADATA, (0,), np.uint8, **text)
         c = self._planes[0]
         table = {"maxshape": (None, c, GREY_LEVELS), "chunks": (1, 1, GREY_LEVELS), "fletcher32": True, **self._blosc()}
         created[fmt.PLANE_HISTOGRAMS] = file.create_dataset(fmt.PLANE_HISTOGRAMS, (n, c, GREY_LEVELS), np.uint32, **table)

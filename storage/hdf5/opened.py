@@ -15,10 +15,23 @@ from rawmosaic.storage.hdf5 import format as fmt
 from rawmosaic.storage.hdf5.chunk_index import ChunkIndex
 from rawmosaic.storage.hdf5.claim import is_claimed
 from rawmosaic.storage.opening import PART_SUFFIX, is_virtual_slide
-from rawmosaic.storage.positional_file import PositionalFile
+from rawmosaic.storage.positional_file import PositionalFile, file_identity
 
 _PATIENCE_S, _PAUSE_S = 10.0, 0.05
 """A writer that begins or finishes a file keeps it to itself for a moment."""
+
+_ATTEMPTS = 5
+
+_GROWING_TABLES = (
+    fmt.ACQUIRED,
+    fmt.FIELDS,
+    fmt.CHECKSUMS,
+    fmt.TOTAL_HISTOGRAM,
+    fmt.PLANE_HISTOGRAMS,
+    fmt.STAGE_OFFSETS,
+    fmt.METADATA_LINES,
+    fmt.PLANE_METADATA,
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,16 @@ class OpenedFile:
     @classmethod
     def open(cls, path: str, group: str, driver: str | None = None) -> OpenedFile:
         """Raises the slide errors for what HDF5 cannot open, and for what is no slide."""
+        for _ in range(_ATTEMPTS):
+            before = file_identity(path)
+            opened = cls._open(path, group, driver)
+            if opened.bytes.identity == before:
+                break
+            opened.close()  # another file took the name meanwhile, and HDF5 may have either open
+        return opened
+
+    @classmethod
+    def _open(cls, path: str, group: str, driver: str | None) -> OpenedFile:
         file = _hdf5_file(path) if driver is None else h5py.File(path, "r", driver=driver)
         data = None
         try:
@@ -65,13 +88,19 @@ class OpenedFile:
         return str(self.root.attrs.get("uuid", ""))
 
     @property
+    def has_lost_its_name(self) -> bool:
+        """Whether the name is another file's by now, or nobody's."""
+        there = file_identity(self.path)
+        return not os.path.exists(self.path) if there is None else there != self.bytes.identity
+
+    @property
     def finished(self) -> bool:
         """Whether the writer closed the file properly."""
         return bool(self.root.attrs.get("finished", False))
 
     def refresh(self) -> None:
         """Have HDF5 read anew what it remembers of a file that is being written."""
-        for name in (fmt.ACQUIRED, fmt.FIELDS, fmt.CHECKSUMS, fmt.TOTAL_HISTOGRAM, fmt.PLANE_HISTOGRAMS, fmt.STAGE_OFFSETS):
+        for name in _GROWING_TABLES:
             if name in self.root:
                 self.root[name].refresh()
         for dataset in self.datasets.values():

@@ -16,6 +16,7 @@ import numpy as np
 
 from rawmosaic.storage.errors import SlideError
 from rawmosaic.storage.hdf5 import format as fmt
+from rawmosaic.storage.hdf5.at_once import changed_at_once
 from rawmosaic.storage.hdf5.chunk_index import write_chunk_index
 from rawmosaic.storage.hdf5.reader import Hdf5Slide
 from rawmosaic.storage.hdf5.writer import SlideWriter
@@ -29,8 +30,8 @@ FROM_FIELDS = 2500
 LONGEST_SIDE_PX = 8192
 
 
-def add_overview(path: str | os.PathLike, *, claimed: bool = False) -> None:
-    """Add the overview to a finished virtual slide file, in place of an older one; its writer says that it has `claimed` it.
+def add_overview(path: str | os.PathLike) -> None:
+    """Add the overview to a finished virtual slide file, in place of an older one; a kill meanwhile leaves the file as it was.
 
     Raises SlideError, OSError.
     """
@@ -39,8 +40,7 @@ def add_overview(path: str | os.PathLike, *, claimed: bool = False) -> None:
         with Hdf5Slide(path) as slide:
             _write_overview(slide, apart)
             channels = len(slide.channels), slide.size_z, slide.size_t
-        locking = False if claimed else None
-        with h5py.File(path, "r+", libver="latest", locking=locking) as file, h5py.File(apart, "r") as source:
+        with changed_at_once(path) as file, h5py.File(apart, "r") as source:
             if fmt.OVERVIEW in file:
                 del file[fmt.OVERVIEW]
             source.copy(source["/"], file, fmt.OVERVIEW)

@@ -20,6 +20,7 @@ class PreparedPlane:
     packed    (level, area mean) of the packed levels, which share tiles with other fields
     counts    (65536,) uint32 grey levels
     histogram the same as a chunk of `histograms/planes`
+    metadata  its line of `plane_metadata`, empty without any
     """
 
     field: int
@@ -32,17 +33,23 @@ class PreparedPlane:
     checksum: int
     counts: np.ndarray
     histogram: bytes
+    metadata: bytes = b""
 
 
 class Preparer:
-    """Prepares one plane after the other, in memory of its own that is used again. One thread at a time."""
+    """Prepares one plane after the other, in memory of its own that is used again. One thread at a time.
+
+    `compression`, (Blosc compressor, level), may be changed between two planes.
+    """
 
     def __init__(self, tiling: Tiling, levels: range, compression: tuple[str, int]):
-        self._tiling, self._levels, self._compression = tiling, levels, compression
+        self._tiling, self._levels, self.compression = tiling, levels, compression
         self._reducer = PlaneReducer(tiling.factors)
         self._padded = np.empty(tiling.tile_shape, np.uint16)
 
-    def prepare(self, pixels: np.ndarray, field: int, slot: int, channel: int, z: int, t: int) -> PreparedPlane:
+    def prepare(
+        self, pixels: np.ndarray, field: int, slot: int, channel: int, z: int, t: int, metadata: bytes = b""
+    ) -> PreparedPlane:
         """Everything about a C-contiguous (h, w) uint16 plane, whose pixels are lost: counting sorts them in place."""
         layers = self._reducer.reduce(pixels)
         checksum = zlib.crc32(pixels)
@@ -53,8 +60,8 @@ class Preparer:
             else:
                 chunks += self._block_chunks(layers[level], level, field, channel, z, t)
         counts = grey_level_counts(pixels, overwrite=True)
-        histogram = with_fletcher32(codec.compress(counts, *self._compression))
-        return PreparedPlane(field, slot, channel, z, t, chunks, packed, checksum, counts, histogram)
+        histogram = with_fletcher32(codec.compress(counts, *self.compression))
+        return PreparedPlane(field, slot, channel, z, t, chunks, packed, checksum, counts, histogram, metadata)
 
     def _block_chunks(
         self, plane: np.ndarray, level: int, field: int, channel: int, z: int, t: int
@@ -69,7 +76,7 @@ class Preparer:
                     padded[...] = 0
                 padded[: piece.shape[0], : piece.shape[1]] = piece
                 index = field * cut.tiles_per_field + row * cut.grid[1] + column
-                chunks.append((TileKey(level, index, channel, z, t), codec.compress(padded, *self._compression)))
+                chunks.append((TileKey(level, index, channel, z, t), codec.compress(padded, *self.compression)))
         return chunks
 
 

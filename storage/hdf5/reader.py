@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -88,6 +89,12 @@ class Hdf5Slide(Slide):
             return opened.finished
 
     @property
+    def scan_uid(self) -> str:
+        """Of the scan that the file was written for; empty where none is named."""
+        with self._hdf5() as opened:
+            return str(opened.root.attrs.get("scan_uid", ""))
+
+    @property
     def stores_full_resolution(self) -> bool:
         """False for the zoom layers of an acquisition that is viewed in place."""
         return 0 in self._opened.datasets
@@ -149,6 +156,34 @@ class Hdf5Slide(Slide):
         self.check_plane(field, channel, z, t)
         return int(self._table(fmt.CHECKSUMS, (field, channel, z, t)))
 
+    def plane_metadata(self, field: int, channel: int, z: int = 0, t: int = 0) -> Mapping:
+        """What was noted with one plane, as its writer was given it; empty where nothing was."""
+        self.check_plane(field, channel, z, t)
+        with self._hdf5() as opened:
+            if fmt.METADATA_LINES not in opened.root:
+                return {}
+            try:
+                table, text = opened.root[fmt.METADATA_LINES], opened.root[fmt.PLANE_METADATA]
+                begin = int(table[field, channel, z, t]) if field < len(table) else 0
+                if not begin:
+                    return {}
+                data = text[begin - 1 : begin - 1 + fmt.METADATA_LINE_NBYTES].tobytes()
+            except _HDF5_ERRORS as error:
+                raise DamagedSlideError(f"table /{fmt.PLANE_METADATA} cannot be read: {error}", location=self.location) from error
+        return self._metadata_in(data, (field, channel, z, t))
+
+    def _metadata_in(self, data: bytes, plane: tuple[int, int, int, int]) -> Mapping:
+        """The metadata of a plane from the line that the data begin with."""
+        line, ended, _ = data.partition(b"\n")
+        try:
+            known = json.loads(line)
+            if ended and tuple(known[name] for name in ("field", "channel", "z", "t")) == plane:
+                return dict(known["metadata"])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            pass
+        where = "field {}, channel {}, z {}, t {}".format(*plane)
+        raise DamagedSlideError(f"{where}: its metadata are not where the slide says", location=self.location)
+
     def close(self) -> None:
         """Close the file; closing twice is harmless."""
         self._closed = True
@@ -202,7 +237,7 @@ class Hdf5Slide(Slide):
         try:
             with self._hdf5() as opened:
                 growing = opened.following
-                if growing and self._writer_has_left(opened.path):
+                if growing and self._writer_has_left(opened):
                     opened = self._settled() or opened
                     # what was written until the writer left is taken in the next time
                     growing, self._lost_sight = opened.following and not self._lost_sight, True
@@ -227,23 +262,30 @@ class Hdf5Slide(Slide):
         return new
 
     @staticmethod
-    def _writer_has_left(path: str) -> bool:
-        return not os.path.exists(path) or is_claimed(path) is False
+    def _writer_has_left(opened: OpenedFile) -> bool:
+        return opened.has_lost_its_name or is_claimed(opened.path) is False
 
     def _settled(self) -> OpenedFile | None:
-        """The file under its final name, if it is the one that was followed, and finished. With the shared lock held."""
+        """The finished file, if it is the one that was followed. With the shared lock held."""
+        part = self._opened.path
+        # it has its final name, or is about to have it
+        settled = self._finished_at(part.removesuffix(PART_SUFFIX)) or self._finished_at(part)
+        if settled is not None:
+            shared = self._shared
+            self._opened, self._shared = settled, None
+            shared.leave()
+        return settled
+
+    def _finished_at(self, path: str) -> OpenedFile | None:
         try:
             # another driver: for HDF5 the file that it follows and the finished one are the same, and it remembers the former
-            settled = OpenedFile.open(self._opened.path.removesuffix(PART_SUFFIX), self._group, driver="stdio")
+            settled = OpenedFile.open(path, self._group, driver="stdio")
         except (*_HDF5_ERRORS, SlideError):
             return None
-        if not settled.finished or settled.uuid != self._uuid:
-            settled.close()
-            return None
-        shared = self._shared
-        self._opened, self._shared = settled, None
-        shared.leave()
-        return settled
+        if settled.finished and settled.uuid == self._uuid:
+            return settled
+        settled.close()
+        return None
 
     @contextlib.contextmanager
     def _hdf5(self) -> Iterator[OpenedFile]:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import struct
 from pathlib import Path
 
+from rawmosaic.storage.durable import sync_file
+from rawmosaic.storage.hdf5.at_once import end_in_use
 from rawmosaic.storage.hdf5.claim import claim
 
 _STEP_NBYTES = 64 << 20
-_SUPERBLOCK_END_OF_FILE = 28
-"""Where superblocks of version 2 and 3 keep the address that follows the last byte in use."""
 
 
 class Room:
@@ -46,7 +45,7 @@ class Room:
 
     def sync(self) -> None:
         """Have the disk write what the file holds by now; takes as long as the disk does. Any thread, but not beside `close`."""
-        getattr(os, "fdatasync", os.fsync)(self._descriptor)
+        sync_file(self._descriptor)
 
     def close(self) -> None:
         """Give the file back; closing twice is harmless."""
@@ -69,6 +68,4 @@ class Room:
 def give_back_unused(path: str | os.PathLike) -> None:
     """Cut a closed HDF5 file (superblock version 2 or 3) after the last byte in use."""
     with open(path, "rb+") as file:
-        file.seek(_SUPERBLOCK_END_OF_FILE)
-        (end,) = struct.unpack("<Q", file.read(8))
-        file.truncate(end)
+        file.truncate(end_in_use(file))

@@ -85,6 +85,7 @@ def _damage(slide: Hdf5Slide, field: int, channel: int, z: int, t: int) -> Damag
         plane = slide.read_plane(field, channel, z, t)
         if zlib.crc32(plane) != slide.checksum(field, channel, z, t):
             return Damage(field, channel, z, t, "its pixels are not those that were written (checksum differs)")
+        slide.plane_metadata(field, channel, z, t)  # says itself whose they are
         layers = reduce_plane(plane, slide.levels)
         for level in range(1, len(layers)):
             if not np.array_equal(slide.read_plane(field, channel, z, t, level), layers[level]):

@@ -7,12 +7,12 @@ file. It grows under a temporary name, where others may follow it, and takes its
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
-import shutil
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,8 +20,9 @@ import numpy as np
 
 from rawmosaic.storage.errors import AcquisitionError, OutOfRangeError, SlideError, WriteError
 from rawmosaic.storage.hdf5 import format as fmt
+from rawmosaic.storage.hdf5.final_name import take_final_name
 from rawmosaic.storage.hdf5.followed import taken_away
-from rawmosaic.storage.hdf5.growing_file import GrowingFile
+from rawmosaic.storage.hdf5.growing_file import GrowingFile, Tables
 from rawmosaic.storage.hdf5.prepared import Preparer
 from rawmosaic.storage.hdf5.room import Room, give_back_unused
 from rawmosaic.storage.opening import PART_SUFFIX
@@ -49,14 +50,20 @@ class SlideWriter:
     channels
         Names, or `Channel` values.
     fields
-        Table of `FIELD_DTYPE` when the fields are known beforehand (importers); then planes are written by field number, and
-        the table's `slot` decides which fields share a packed tile. Without it fields come into being as they are written.
+        Table of `FIELD_DTYPE` when the fields are known beforehand (importers, planned scans); then planes are written by field
+        number, and the table's `slot` decides which fields share a packed tile. A field lies where it was planned until its first
+        plane says where it was taken. Without the table fields come into being as they are written.
     position_sets
         Named sets beside `stage`; a set named `stage` gives measured offsets of single planes.
     tile_shape
         (height, width) of the tiles, as the fields divide evenly if not told.
     store_full_resolution
         False keeps zoom layers and histograms only, for an acquisition that is viewed in place.
+    scan_uid
+        Of the scan that the slide is written for, kept in the file.
+    irreplaceable
+        The planes cannot be had again: a full disk is waited for (`full` says so meanwhile), and whatever fails, what was
+        published stays under ``NAME.part``.
 
     Raises WriteError where the file cannot be written, AcquisitionError for facts that no slide can have and for planes that
     contradict each other.
@@ -80,6 +87,8 @@ class SlideWriter:
         offsets_um: np.ndarray | None = None,
         store_full_resolution: bool = True,
         tile_shape: tuple[int, int] | None = None,
+        scan_uid: str = "",
+        irreplaceable: bool = False,
     ):
         if codec not in fmt.CODECS:
             raise OutOfRangeError("codec", codec, "choose one of " + ", ".join(fmt.CODECS))
@@ -91,12 +100,15 @@ class SlideWriter:
         _check_facts(self.path, self.channels, self.header, tuple(field_shape), (size_z, size_t))
         _check_positions(self.path, fields, position_sets or {})
         self.tiling = Tiling.of(tuple(int(size) for size in field_shape), tile_shape=tile_shape)
+        self.effort = "normal"
         self._codec = fmt.CODECS[codec]
         self._levels = range(0 if store_full_resolution else 1, len(self.tiling.levels))
         self._planned = fields is not None
         self._fields = np.array(fields, FIELD_DTYPE) if self._planned else new_fields(0, (0, 0))
         self._n_fields = len(self._fields)
         self._field_of_place: dict[tuple, int] = {}
+        self._irreplaceable = irreplaceable
+        self._placed: set[int] = set()
         self._offsets_measured: set[tuple[int, int]] = set()
         self._unpublished_offsets: dict[tuple[int, int], tuple[float, float]] = {}
         self._written: set[tuple[int, int, int, int]] = set()
@@ -113,6 +125,7 @@ class SlideWriter:
         self._wake, self._ending = threading.Event(), False
         self._part = self.path.with_name(self.path.name + PART_SUFFIX)
         self._file: GrowingFile | None = None
+        self._sealed = False
         self._room_ahead: Room | None = None
         try:
             self._room_ahead = Room(self._part)
@@ -134,11 +147,14 @@ class SlideWriter:
                 position_sets=dict(position_sets or {}),
                 orientation=np.eye(2) if orientation is None else np.asarray(orientation, np.float64),
                 offsets_um=np.zeros((len(self.channels), 2)) if offsets_um is None else np.asarray(offsets_um, np.float64),
+                scan_uid=scan_uid,
+                tables=self._unpublished,
+                patient=irreplaceable,
             )
         except WriteError:
             raise
         except (OSError, RuntimeError) as error:
-            self.abort()
+            self._delete()
             raise WriteError(f"cannot be created: {error}", location=self.path) from error
         self._keeper = threading.Thread(target=self._keep, name="slide-keeper", daemon=True)
         self._keeper.start()
@@ -159,11 +175,13 @@ class SlideWriter:
         scene: int | None = None,
         z: int = 0,
         t: int = 0,
+        metadata: Mapping | None = None,
     ) -> int:
         """Add one (height, width) uint16 plane; the caller may reuse `image` at once. Returns the field's number.
 
         The field is named by its number, or by (row, column, scene), or by its position alone. `x_um`, `y_um` is the centre of
-        the image in the mosaic frame. A plane of a known field at another position is kept as that plane's measured offset.
+        the image in the mosaic frame. A plane of a known field at another position is kept as that plane's measured offset; but
+        the first plane of a planned field says where the field lies. `metadata`, what JSON can say, is kept with the plane.
         """
         self._raise_failure()
         if self._file is None:
@@ -175,6 +193,8 @@ class SlideWriter:
         for what, value in (("x_um", x_um), ("y_um", y_um)):
             if value is not None and not math.isfinite(value):
                 raise AcquisitionError(f"{what} is {value}; a field's position is finite µm", location=self.path)
+        facts = {"channel": channel, "z": z, "t": t, "metadata": dict(metadata)} if metadata else None
+        line = b"" if facts is None else _metadata_line(facts, self.path)
         with self._table_lock:
             number = self._field_number(field, row, column, scene, x_um, y_um)
             self._note_field(number, image.shape, row, column, x_um, y_um, z_um, scene, channel)
@@ -191,7 +211,9 @@ class SlideWriter:
         buffer = self._buffers.pop() if self._buffers else np.empty(math.prod(self.tiling.field_shape), np.uint16)
         pixels = buffer[: image.size].reshape(image.shape)
         pixels[...] = image
-        job = self._pool.submit(self._store, buffer, pixels, number, slot, channel, z, t)
+        if line:
+            line = b'{"field": %d, ' % number + line[1:]
+        job = self._pool.submit(self._store, buffer, pixels, number, slot, channel, z, t, line)
         job.add_done_callback(lambda job: self._stored() if job.cancelled() else None)
         return number
 
@@ -200,29 +222,87 @@ class SlideWriter:
         self._raise_failure()
         if self._file is None:
             raise WriteError("the writer is closed; what it wrote is visible", location=self.path)
+        self._wait_for_stored()
+        self._file.publish()
+        self._raise_failure()
+
+    def sync(self) -> None:
+        """Publish, and return once everything that was handed in so far survives a power failure. Any thread."""
+        self._raise_failure()
+        if self._file is None:
+            raise WriteError("the writer is closed; what it wrote is on the disk", location=self.path)
+        self._wait_for_stored()
+        self._file.publish_durably()
+        self._raise_failure()
+
+    def _wait_for_stored(self) -> None:
         handed_in = self._n_handed_in
         with self._progress:
             self._progress.wait_for(lambda: self._n_stored >= handed_in or self._failed())
-        self._publish_stored()
-        self._raise_failure()
 
-    def close(self) -> None:
-        """Finish the file: wait for the workers, write what is pending, sync, and take the final name."""
+    def has_plane(self, field: int, channel: int, z: int = 0, t: int = 0) -> bool:
+        """Whether the plane was handed in."""
+        return (field, channel, z, t) in self._written
+
+    @property
+    def full(self) -> str:
+        """Why writing waits: the disk is full. Empty where it does not."""
+        return "" if self._file is None else self._file.full
+
+    def stop_waiting(self) -> None:
+        """A full disk is a failure from now on. Any thread."""
+        if (file := self._file) is not None:
+            file.give_up()
+
+    @property
+    def part(self) -> Path:
+        """Where the slide lies until it has its final name."""
+        return self._part
+
+    def close(self, ended_early: str = "") -> None:
+        """Finish the file: wait for the workers, write what is pending, sync, and take the final name.
+
+        `ended_early`: why not everything was acquired that was meant to be; kept in the file.
+        """
+        if self._file is None and not self._sealed:
+            return
+        with self._giving_up_on_failure():
+            if self._file is not None:
+                self._complete()
+            with taken_away(self._part):
+                if self._file is not None:
+                    self._seal(ended_early)
+                self._sealed = False
+                take_final_name(self._part, self.path, self._room_ahead.close)
+
+    def seal(self, ended_early: str = "") -> None:
+        """The same as `close`, but leave the finished file under ``NAME.part``, for somebody to look at first."""
         if self._file is None:
             return
-        try:
-            self._pool.shutdown(wait=True)
-            self._end_keeper()
-            self._raise_failure()
-            self._file.complete(*self._unpublished())
-            self._raise_failure()
+        with self._giving_up_on_failure():
+            self._complete()
             with taken_away(self._part):
-                self._file.seal(self._n_fields)
-                self._file = None
-                give_back_unused(self._part)
-                self._add_overview()
-                self._room_ahead.sync()
-                self._take_final_name()
+                self._seal(ended_early)
+
+    def _complete(self) -> None:
+        self._pool.shutdown(wait=True)
+        self._end_keeper()
+        self._raise_failure()
+        self._file.complete()
+        self._raise_failure()
+
+    def _seal(self, ended_early: str) -> None:
+        self._file.seal(self._n_fields, ended_early)
+        self._file = None
+        give_back_unused(self._part)
+        self._add_overview()
+        self._room_ahead.sync()
+        self._sealed = True
+
+    @contextlib.contextmanager
+    def _giving_up_on_failure(self) -> Iterator[None]:
+        try:
+            yield
         except (OSError, RuntimeError) as error:
             self.abort()
             if isinstance(error, SlideError):
@@ -236,34 +316,30 @@ class SlideWriter:
         from rawmosaic.storage.hdf5 import overview  # reads the finished file with the reader, which writing does not need
 
         if self._n_fields >= overview.FROM_FIELDS:
-            overview.add_overview(self._part, claimed=True)
-
-    def _take_final_name(self) -> None:
-        if os.name != "nt":
-            os.replace(self._part, self.path)
-            self._room_ahead.close()
-            return
-        self._room_ahead.close()  # Windows renames no file that is open
-        try:
-            os.replace(self._part, self.path)
-        except PermissionError:  # another process follows it: it finds the copy
-            copy = self._part.with_name(self._part.name + ".copy")
-            try:
-                shutil.copyfile(self._part, copy)
-                os.replace(copy, self.path)
-            finally:
-                copy.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                self._part.unlink()
+            overview.add_overview(self._part)
 
     def abort(self) -> None:
-        """Give up: nothing stays under the final name nor beside it."""
+        """Give up: nothing stays under the final name nor beside it, unless the planes are irreplaceable."""
+        if self._irreplaceable:
+            self.leave()
+        else:
+            self._delete()
+
+    def leave(self) -> None:
+        """Stop writing: what was published stays under ``NAME.part``, unfinished, and is not followed any longer."""
+        with taken_away(self._part):
+            self._stop()
+
+    def _delete(self) -> None:
         with taken_away(self._part):
             self._stop()
             self._part.unlink(missing_ok=True)
 
     def _stop(self) -> None:
         self._failure = self._failure or WriteError("writing was given up", location=self.path)
+        self._sealed = False
+        if self._file is not None:
+            self._file.give_up()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._end_keeper()
         if self._file is not None:
@@ -305,19 +381,26 @@ class SlideWriter:
         if new:
             self._grow(number + 1)
         entry = self._fields[number]
-        if new or entry["height"] == 0:
+        measured = x_um is not None and y_um is not None
+        if new or (entry["height"] == 0 and not self._planned):
             entry["height"], entry["width"] = shape
             entry["row"], entry["column"] = (-1 if value is None else value for value in (row, column))
             entry["scene"] = -1 if scene is None else scene
             entry["x_um"], entry["y_um"], entry["z_um"] = x_um or 0.0, y_um or 0.0, z_um
             return
+        if entry["height"] == 0:  # planned before its size was known
+            entry["height"], entry["width"] = shape
         if (entry["height"], entry["width"]) != shape:
             raise AcquisitionError(
                 f"field {number} is {entry['height']} × {entry['width']} pixels, "
                 f"but channel {channel} came with {shape[0]} × {shape[1]}",
                 location=self.path,
             )
-        elsewhere = x_um is not None and y_um is not None and (x_um, y_um) != (entry["x_um"], entry["y_um"])
+        if self._planned and number not in self._placed:
+            self._placed.add(number)
+            if measured:
+                entry["x_um"], entry["y_um"], entry["z_um"] = x_um, y_um, z_um
+        elsewhere = measured and (x_um, y_um) != (entry["x_um"], entry["y_um"])
         if elsewhere and (number, channel) not in self._offsets_measured:
             self._offsets_measured.add((number, channel))
             self._unpublished_offsets[number, channel] = (float(x_um - entry["x_um"]), float(y_um - entry["y_um"]))
@@ -331,7 +414,9 @@ class SlideWriter:
 
     # other threads
 
-    def _store(self, buffer: np.ndarray, pixels: np.ndarray, *address: int) -> None:
+    def _store(
+        self, buffer: np.ndarray, pixels: np.ndarray, field: int, slot: int, channel: int, z: int, t: int, metadata: bytes
+    ) -> None:
         """Prepare one plane and hand it in; by a worker."""
         try:
             if self._failed():
@@ -339,7 +424,8 @@ class SlideWriter:
                 return
             if not hasattr(self._preparers, "own"):
                 self._preparers.own = Preparer(self.tiling, self._levels, self._codec)
-            prepared = self._preparers.own.prepare(pixels, *address)
+            self._preparers.own.compression = fmt.FAST_CODEC if self.effort == "fast" else self._codec
+            prepared = self._preparers.own.prepare(pixels, field, slot, channel, z, t, metadata)
         except BaseException as error:
             self._failure = self._failure or error
             self._stored()
@@ -368,7 +454,7 @@ class SlideWriter:
                 if time.monotonic() >= due:
                     stored = self._n_stored
                     if stored != published:
-                        self._publish_stored()
+                        self._file.publish()
                     published, due = stored, time.monotonic() + PUBLISH_S
                 self._file.sync()
             except BaseException as error:
@@ -380,10 +466,7 @@ class SlideWriter:
         if self._keeper is not None:
             self._keeper.join()
 
-    def _publish_stored(self) -> None:
-        self._file.publish(*self._unpublished())
-
-    def _unpublished(self) -> tuple[np.ndarray, dict[tuple[int, int], tuple[float, float]]]:
+    def _unpublished(self) -> Tables:
         """The table of fields as it is, and the offsets that were measured since the last call."""
         with self._table_lock:
             fields, offsets = self._fields[: self._n_fields].copy(), self._unpublished_offsets
@@ -402,6 +485,18 @@ class SlideWriter:
         if isinstance(failure, OSError | RuntimeError):
             raise WriteError(f"a plane could not be written: {failure}", location=self.path) from failure
         raise failure
+
+
+def _metadata_line(facts: Mapping, path: Path) -> bytes:
+    """What a slide keeps with one plane, as a line; AcquisitionError for what JSON cannot say, or too much of it."""
+    try:
+        line = json.dumps(facts, allow_nan=False).encode() + b"\n"
+    except (TypeError, ValueError) as error:
+        raise AcquisitionError(f"the metadata of a plane are what JSON can say: {error}", location=path) from error
+    most = fmt.METADATA_LINE_NBYTES - 64  # the field's number comes on top
+    if len(line) > most:
+        raise AcquisitionError(f"the metadata of a plane are {len(line)} bytes as JSON; keep them below {most}", location=path)
+    return line
 
 
 def _check_facts(
