@@ -35,7 +35,7 @@ def state_text(progress: ScanProgress) -> str:
         case "ended early":
             return f"the scan ended early: {progress.fields:,} of {progress.planned_fields:,} fields"
         case "abandoned":
-            return "the scan's writer is gone, and the file is not finished"
+            return "the scan stopped: its writer is gone"
     return ""
 
 

@@ -18,7 +18,7 @@ from rawmosaic.viewer.scan_words import count_text, pace_text, state_text
 from rawmosaic.viewer.ui import theme
 from rawmosaic.viewer.ui.desk import Desk
 from rawmosaic.viewer.ui.overlays import Rect
-from rawmosaic.viewer.ui.widgets import FIXED, button, dim, packed, told
+from rawmosaic.viewer.ui.widgets import FIXED, button, dim, packed, told, wrapped
 
 END_SHOWN_S = 20.0
 """So long after its end a scan is still told of."""
@@ -29,6 +29,7 @@ TICK_S, SLOW_TICK_S = 1.0, 10.0
 CONTRAST_PERIOD_S = 2.0
 CONTRAST_WAIT_S = 0.05
 
+OPACITY = 0.85
 WIDTH_UNITS, NARROW_UNITS = 250.0, 360.0
 _NO_PIXELS = (0.0, 65535.0)
 """The limits of a channel of which nothing was acquired (channels.percentile_limits)."""
@@ -95,7 +96,7 @@ class ScanPanel:
         narrow = width < theme.units(NARROW_UNITS)
         imgui.set_next_window_pos((x + width - theme.units(14), y + theme.units(14)), imgui.Cond_.always.value, (1, 0))
         imgui.set_next_window_size((0 if narrow else theme.units(WIDTH_UNITS), 0))
-        imgui.push_style_color(imgui.Col_.window_bg.value, theme.OVERLAY)
+        imgui.push_style_color(imgui.Col_.window_bg.value, (*theme.OVERLAY[:3], OPACITY))
         flags = imgui.WindowFlags_.no_scrollbar.value | imgui.WindowFlags_.no_focus_on_appearing.value
         imgui.begin("scan", None, FIXED | flags)
         try:
@@ -111,7 +112,7 @@ class ScanPanel:
             _bar(progress.share)
         said = state_text(progress)
         if said:
-            imgui.text_colored(imgui.ImVec4(*(theme.TEXT if progress.state == "finished" else theme.WARNING)), said)
+            wrapped(said, theme.TEXT if progress.state == "finished" else theme.WARNING)
         else:
             dim(pace_text(progress))
         if not progress.goes_on:
