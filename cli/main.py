@@ -24,6 +24,7 @@ COMMANDS = {
     "info": "Say what a slide holds.",
     "measure": "Measure annotations: lengths, areas and raw counts, as a table.",
     "verify": "Prove that a virtual slide is as it was written.",
+    "library": "Keep account of slides: find them, know where they lie, see what is missing.",
     "serve": "Serve slides to viewers on other machines.",
     "keys": "Say who may look at what is served.",
     "doctor": "Say whether this machine will do, and what to do where it will not.",

@@ -17,7 +17,11 @@ PURE_VIEWER = ("camera", "channels", "plan", "zoom")
 DRAWING = ("renderer", "texture_cache", *PURE_VIEWER)
 
 
-OPTIONAL = {"rawmosaic.viewer.qt": "PySide6"}
+OPTIONAL = {
+    "rawmosaic.viewer.qt": "PySide6",
+    "rawmosaic.storage.database": "sqlalchemy",
+    "rawmosaic.storage.database.migrations": "alembic",
+}
 """Modules, by the beginning of their names, that need an extra: they are left out where it is not installed."""
 
 

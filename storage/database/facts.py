@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rawmosaic.storage.database.identity import acquisition_uid, content_identity
-from rawmosaic.storage.slide import Channel, Slide
+from rawmosaic.storage.slide import Channel, Header, Slide
 
 LONGEST_EXTRA = 1 << 16
 """Characters of a source's own metadata that are kept; longer ones stay in the slide."""
@@ -70,11 +70,17 @@ class SlideFacts:
 
     @classmethod
     def told(cls, name: str, uid: str, facts: Mapping[str, Any] | SlideFacts | None) -> SlideFacts:
-        """The facts of a slide that does not exist yet. `channels` may be names; names that are no facts are left out."""
+        """The facts of a slide that does not exist yet, from names and values as above; those that are no facts are left out.
+
+        `channels` may be names; `fields` is taken for `n_fields`, and a `header` for all that it says.
+        """
         if isinstance(facts, SlideFacts):
             return replace(facts, name=plain(name), uid=str(uid))
         known = {field.name for field in fields(cls)}
-        given = {key: value for key, value in (facts or {}).items() if key in known}
+        facts = dict(facts or {})
+        header = vars(facts["header"]) if isinstance(facts.get("header"), Header) else {}
+        facts = {"n_fields": facts.get("fields"), **{key: header[key] for key in header if key != "extra"}, **facts}
+        given = {key: value for key, value in facts.items() if key in known}
         given["channels"] = tuple(_as_channel(channel) for channel in given.get("channels", ()))
         for text in ("acquired_at", "objective", "assay", "extra"):
             given[text] = plain(given.get(text) or "")

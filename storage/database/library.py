@@ -41,6 +41,7 @@ from rawmosaic.storage.database.records import (
 from rawmosaic.storage.database.reporting import Reporter, logger
 from rawmosaic.storage.database.scanning import Progress, ScanReport, scan
 from rawmosaic.storage.database.schema import copies, slides, tags, thumbnails
+from rawmosaic.storage.database.searching import matching, parse_query
 from rawmosaic.storage.database.verifying import Verdict, verify_copy
 from rawmosaic.storage.errors import LibraryError, OutOfRangeError, SlideError
 from rawmosaic.storage.opening import open_slide
@@ -123,12 +124,14 @@ class Library:
                 connection.execute(tags.delete().where(tags.c.slide_id == slide_id, tags.c.tag == word))
             if words and not remove:
                 connection.execute(tags.insert(), [{"slide_id": slide_id, "tag": word} for word in words])
+            store.index(connection, slide_id)
 
     def annotate(self, slide_id: int, note: str) -> None:
         """Replace what people wrote about a slide."""
         with self._database.writing() as connection:
             self._check(connection, slide_id)
             connection.execute(slides.update().where(slides.c.id == slide_id).values(note=plain(note)))
+            store.index(connection, slide_id)
 
     # asking
 
@@ -146,6 +149,18 @@ class Library:
             wanted = wanted.where(slides.c.state == state)
         with self._database.reading() as connection:
             return store.full_records(connection, list(connection.execute(wanted).scalars()))
+
+    def search(self, text: str, limit: int | None = None, offset: int = 0) -> list[SlideRecord]:
+        """Slides that a line of words and filters finds (see `searching`), the latest acquired first. Raises OutOfRangeError."""
+        wanted = matching(parse_query(text)).limit(limit).offset(offset)
+        with self._database.reading() as connection:
+            return store.full_records(connection, list(connection.execute(wanted).scalars()))
+
+    def count_found(self, text: str) -> int:
+        """How many slides `search` finds without a limit."""
+        wanted = matching(parse_query(text)).order_by(None).subquery()
+        with self._database.reading() as connection:
+            return connection.execute(sa.select(sa.func.count()).select_from(wanted)).scalar_one()
 
     def slide(self, slide_id: int) -> SlideRecord:
         """One slide with all that belongs to it."""
@@ -314,7 +329,7 @@ class Library:
             store.put_error(connection, slide_id, error or "no reason was given")
             running = (copies.c.slide_id == slide_id) & (copies.c.state == ACQUIRING)
             connection.execute(copies.update().where(running).values(state=DAMAGED, error=plain(error)))
-            store.settle(connection, slide_id)
+            store.refresh(connection, slide_id)
 
     def _put_copy(self, connection: sa.Connection, slide_id: int, location: str, state: str) -> None:
         """Note that a slide lies, or will lie, at a place; whatever lay there before does not any more.
@@ -327,7 +342,7 @@ class Library:
         values |= {**store.footprint_values(None), "checksum": "", "verified_at": ""}
         store.put_copy(connection, copy.id if copy is not None else None, values)
         for changed in {slide_id, copy.slide_id if copy is not None else slide_id}:
-            store.settle(connection, changed)
+            store.refresh(connection, changed)
 
 
 def _where(slide: SlideRecord, host: str) -> str:

@@ -86,7 +86,7 @@ def _note(connection: sa.Connection, host: str, found: Described, gone: Collecti
     if found.png is not None:
         store.put_thumbnail(connection, slide_id, found.png)
     for changed in {slide_id, left} - {None}:
-        store.settle(connection, changed)
+        store.refresh(connection, changed)
     return Noted(slide_id, found.facts.name, found.location, news, before)
 
 

@@ -18,13 +18,14 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    SmallInteger,
     String,
     Table,
     Text,
     UniqueConstraint,
 )
 
-VERSION = "1"
+VERSION = "2"
 """The newest revision in migrations/versions."""
 
 metadata = MetaData()
@@ -108,3 +109,20 @@ Index("copies_of_slide", copies.c.slide_id)
 tags = Table("tags", metadata, _slide_id(primary_key=True), Column("tag", Text, primary_key=True))
 
 thumbnails = Table("thumbnails", metadata, _slide_id(primary_key=True), Column("png", LargeBinary, nullable=False))
+
+words = Table(
+    "words",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("word", plain_text(), nullable=False, unique=True),
+)
+
+slide_words = Table(
+    "slide_words",
+    metadata,
+    Column("word_id", Integer, ForeignKey("words.id"), primary_key=True),
+    Column("kind", SmallInteger, primary_key=True),  # see words.KINDS
+    _slide_id(primary_key=True),
+    sqlite_with_rowid=False,
+)
+Index("words_of_slide", slide_words.c.slide_id)

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from rawmosaic.storage.database.facts import SlideFacts, plain
 from rawmosaic.storage.database.footprint import Footprint
 from rawmosaic.storage.database.records import CopyRecord, SlideRecord, settled_state
-from rawmosaic.storage.database.schema import channels, copies, slides, tags, thumbnails
+from rawmosaic.storage.database.schema import channels, copies, slide_words, slides, tags, thumbnails, words
+from rawmosaic.storage.database.words import ASSAY, CHANNEL, NAME, NOTE, OBJECTIVE, PATH, TAG, words_of
 from rawmosaic.storage.slide import Channel
 
 _AT_ONCE = 500
@@ -143,6 +144,44 @@ def settle(connection: sa.Connection, slide_id: int) -> None:
     connection.execute(slides.update().where(slides.c.id == slide_id).values(state=failed))
 
 
+def refresh(connection: sa.Connection, slide_id: int) -> None:
+    """Bring up to date what follows from the rest: a slide's state, and the words that it is found by."""
+    settle(connection, slide_id)
+    index(connection, slide_id)
+
+
+def index(connection: sa.Connection, slide_id: int) -> None:
+    """Make the words that a slide is found by those that are written about it."""
+    row = connection.execute(slides.select().where(slides.c.id == slide_id)).first()
+    if row is None:
+        return
+    texts = {NAME: [row.name], OBJECTIVE: [row.objective], ASSAY: [row.assay], NOTE: [row.note]}
+    for kind, column in ((CHANNEL, channels.c.name), (PATH, copies.c.location), (TAG, tags.c.tag)):
+        texts[kind] = list(connection.execute(sa.select(column).where(column.table.c.slide_id == slide_id)).scalars())
+    wanted = words_of(texts)
+    numbers = _word_numbers(connection, {word for _, word in wanted})
+    wanted_rows = {(numbers[word], kind) for kind, word in wanted}
+    known = sa.select(slide_words.c.word_id, slide_words.c.kind).where(slide_words.c.slide_id == slide_id)
+    known_rows = {tuple(each) for each in connection.execute(known)}
+    for word_id, kind in sorted(known_rows - wanted_rows):
+        place = (slide_words.c.word_id == word_id) & (slide_words.c.kind == kind) & (slide_words.c.slide_id == slide_id)
+        connection.execute(slide_words.delete().where(place))
+    if new := sorted(wanted_rows - known_rows):
+        rows = [{"word_id": word_id, "kind": kind, "slide_id": slide_id} for word_id, kind in new]
+        connection.execute(slide_words.insert(), rows)
+
+
+def _word_numbers(connection: sa.Connection, wanted: set[str]) -> dict[str, int]:
+    """The ids of words, new ones inserted."""
+    numbers: dict[str, int] = {}
+    for some in portions(sorted(wanted)):
+        known = connection.execute(sa.select(words.c.word, words.c.id).where(words.c.word.in_(some)))
+        numbers |= {row.word: row.id for row in known}
+    for word in sorted(wanted - set(numbers)):
+        numbers[word] = connection.execute(words.insert().values(word=word)).inserted_primary_key[0]
+    return numbers
+
+
 def absorb(connection: sa.Connection, slide_id: int, other_id: int) -> None:
     """Make one slide of two that turned out to be the same: `other_id` was only announced, and ends."""
     uid = connection.execute(sa.select(slides.c.uid).where(slides.c.id == other_id)).scalar()
@@ -162,8 +201,8 @@ def delete_slide(connection: sa.Connection, slide_id: int) -> None:
     connection.execute(slides.delete().where(slides.c.id == slide_id))
 
 
-def portions(ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    """The ids, so many at a time as a statement takes."""
+def portions(ids: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """The ids, or words, so many at a time as a statement takes."""
     for first in range(0, len(ids), _AT_ONCE):
         yield ids[first : first + _AT_ONCE]
 
