@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -26,11 +27,13 @@ from rawmosaic.viewer.plan import (
     PROJECTIONS,
     FramePlan,
     Geometry,
+    Layout,
     TileNumbers,
     View,
     image_to_screen,
+    lay_out,
     outline_rows,
-    plan_frame,
+    resolve,
 )
 from rawmosaic.viewer.planned import planned_fields, planned_rows
 from rawmosaic.viewer.renderer import Renderer, Target
@@ -41,6 +44,9 @@ from rawmosaic.viewer.tile_store import TileStore, is_software_driver, layers_fo
 UPLOAD_DEADLINE_S = 0.004
 """Time that one frame spends on uploads; what is left comes with the next."""
 
+SLABS_A_FRAME = 1
+"""Slabs of mapped memory that a moving frame may ask the driver for: each takes milliseconds. What has no room in them is decoded
+into ordinary memory."""
 
 MOST_OVERVIEW_TILES = 96
 """Tiles of the whole slide that are kept resident at most."""
@@ -140,6 +146,8 @@ class Engine:
         self._hinted: View | None = None
         self._resident = _NONE
         self._resident_for: tuple | None = None
+        self._laid_out_of: tuple | None = None
+        self._layouts: dict[int | None, Layout] = {}
         self._mosaic = _Source(slide)
         self._overview = _Source(slide.overview, self._mosaic.numbers.end) if slide.overview is not None else None
         tile_shape = slide.tiling.tile_shape
@@ -266,7 +274,7 @@ class Engine:
 
     def _asked(self, view: View) -> FramePlan:
         """The plan of a moving view, with its stand-ins asked for as well."""
-        plan = self.plan(view)
+        plan = self.plan(view, slabs=SLABS_A_FRAME)
         if plan.tiles_missing > STAND_IN_FROM_TILES and plan.level + STAND_IN_LAYERS < len(self.slide.levels):
             coarse = self._planned(view, plan.level + STAND_IN_LAYERS)
             plan = replace(plan, fetch=tuple(dict.fromkeys((*coarse.fetch, *plan.fetch))))
@@ -329,6 +337,7 @@ class Engine:
         view = layers_for_view(self.size, self.slide.tiling.tile_shape, len(self.slide.channels))
         if self.store.make_room(2 * view):
             self._soon_for = None
+        self._staging.grow(2 * view)
         channels = self.view().channels
         looks = [self.channels[channel] for channel in channels]
         self._renderer.warm_up(looks, self.store.texture, target, self.blending(channels))
@@ -437,15 +446,16 @@ class Engine:
         self._renderer.close()
         self.store.close()
 
-    def plan(self, view: View | None = None, *, stands_in: bool = True) -> FramePlan:
-        """The plan of a frame now; its tiles become the most recently used, and what it misses is asked for."""
+    def plan(self, view: View | None = None, *, stands_in: bool = True, slabs: float = float("inf")) -> FramePlan:
+        """The plan of a frame now; its tiles become the most recently used, and what it misses is asked for, decoded into at most
+        so many new `slabs` of mapped memory."""
         view = view or self.view()
         plan = self._planned(view, stands_in=stands_in)
         if self.store.make_room(plan.tiles_wanted):
             plan = self._planned(view, stands_in=stands_in)
         if self._outdated:
             plan = replace(plan, fetch=(*plan.fetch, *self._outdated_in(plan)))
-        self._staging.grow(len(plan.fetch))
+        self._staging.grow(len(plan.fetch), slabs)
         self._loader.want(plan.fetch, self._soon)
         return self._marked(plan)
 
@@ -500,7 +510,7 @@ class Engine:
         self._loader.discard(outdated)
         self._outdated = {number for number in self._outdated.union(outdated) if number in self.store.cache}
         self._mosaic.place(geometries)
-        self._soon_for = None
+        self._soon_for = self._laid_out_of = None
         self.growth += 1
 
     def locate(self, number: int) -> tuple[Slide, TileKey]:
@@ -538,24 +548,30 @@ class Engine:
         if overview := self._shows_overview(view):
             source = self._overview
             view = replace(view, camera=view.camera.in_pixels_of(source.slide.header.pixel_size_um))
-        plan = plan_frame(
-            view,
-            source.geometry(view.position_set),
-            source.slide.tiling,
-            source.numbers,
-            source.acquired(view.z, view.t),
-            self.store.cache.lookup,
-            self.store.capacity,
-            self._unreadable(),
-            level,
-            stands_in,
-        )
+        layout = self._laid_out(view, source, level)
+        geometry, tiling = source.geometry(view.position_set), source.slide.tiling
+        lookup, failed = self.store.cache.lookup, self._unreadable()
+        plan = resolve(layout, geometry, tiling, source.numbers, lookup, failed, stands_in)
         return replace(plan, overview=overview)
+
+    def _laid_out(self, view: View, source: _Source, level: int | None) -> Layout:
+        """What of a source lies in a view; kept while frames of the same view are planned again, as tiles arrive."""
+        geometry, acquired = source.geometry(view.position_set), source.acquired(view.z, view.t)
+        of = (view, self.store.capacity), (geometry, acquired)
+        known = self._laid_out_of
+        if known is None or of[0] != known[0] or any(map(operator.is_not, of[1], known[1])):
+            self._laid_out_of, self._layouts = of, {}
+        if level not in self._layouts:
+            tiling, numbers = source.slide.tiling, source.numbers
+            self._layouts[level] = lay_out(view, geometry, tiling, numbers, acquired, self.store.capacity, level)
+        return self._layouts[level]
 
     def _upload(self, tiles: list[tuple[int, np.ndarray]], deadline: float) -> set[int]:
         """Have tiles that are in memory copied into texture layers, in order, until the deadline; returns which were."""
         uploaded, held = set(), []
         self._let_go()
+        if not tiles:
+            return uploaded
         self.store.texture.bind()
         for number, tile in tiles:
             layer = self.store.cache.allocate(number)

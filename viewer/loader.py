@@ -30,7 +30,7 @@ RECONNECT_RETRY_S = 1.0
 MOST_AT_ONCE, MOST_AT_ONCE_FAR = 8, 32
 """Tiles that a thread reads at once: where reading is work, and where it is waiting for a server."""
 
-BACKGROUND_NICENESS = 10
+BACKGROUND_NICENESS = 19
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,8 @@ class TileLoader:
         later are the first to lose it.
         """
         keys, soon = list(keys), list(soon)
+        if not (keys or soon or self._asked_for):
+            return  # nothing is new to the threads, and waking them would cost the frame
         with self._changed:
             self._wanted, self._urgent = set(keys), set(keys)
             self._asked_for = self._urgent.union(soon)
@@ -265,7 +267,11 @@ class TileLoader:
 
 
 def _give_way() -> None:
-    """Let this thread run after those that somebody waits for, where the system knows priorities of single threads."""
+    """Let this thread run after those that somebody waits for, where the system knows priorities of single threads: when a
+    processor has nothing else to do, or at least seldom."""
     if sys.platform == "linux":
+        with suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+            return
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BACKGROUND_NICENESS)

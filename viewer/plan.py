@@ -190,6 +190,38 @@ def choose_level(scale: float, factors: tuple[int, ...]) -> int:
     return max(fitting, default=0)
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """Quads of one group: per quad its field, tile index, rectangle (x0, y0, x1, y1) in p_, and tile origin in l_.
+
+    `right`, `below`: the quad of the neighbouring tile of the same field, -1 where there is none in view.
+    """
+
+    channels: tuple[int, ...]
+    fields: np.ndarray
+    index: np.ndarray
+    p_rect: np.ndarray
+    l_origin: np.ndarray
+    p_centre: np.ndarray
+    w_centre: np.ndarray
+    right: np.ndarray | None = None
+    below: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What of a slide lies in a view: the first half of a plan, which does not ask what is resident and so holds for as long as
+    the view does. `wanted` has the (quads, channels) tile numbers of each batch, `own` the distinct ones in ascending order,
+    `fields` those in view of which any shown channel was acquired."""
+
+    view: View
+    level: int
+    batches: tuple[_Batch, ...]
+    wanted: tuple[np.ndarray, ...]
+    own: np.ndarray
+    fields: np.ndarray
+
+
 def plan_frame(
     view: View,
     geometry: Geometry,
@@ -202,26 +234,33 @@ def plan_frame(
     level: int | None = None,
     stands_in: bool = True,
 ) -> FramePlan:
-    """Plan one frame.
+    """Plan one frame: `lay_out`, then `resolve`."""
+    layout = lay_out(view, geometry, tiling, numbers, acquired, capacity, level)
+    return resolve(layout, geometry, tiling, numbers, lookup, failed, stands_in)
+
+
+def lay_out(
+    view: View,
+    geometry: Geometry,
+    tiling: Tiling,
+    numbers: TileNumbers,
+    acquired: np.ndarray,
+    capacity: int,
+    level: int | None = None,
+) -> Layout:
+    """Find the tiles in a view.
 
     Parameters
     ----------
     acquired
         (n_fields, n_channels) bool at the view's z and t.
-    lookup
-        (n,) tile numbers → (n,) float32 texture layers, negative where a tile is not resident.
     capacity
         Tiles the texture cache holds; a view that needs more is planned on a coarser layer.
-    failed
-        Tile numbers that cannot be read: their place is taken by a coarser layer.
     level
         The layer to draw, if not the one that the scale asks for.
-    stands_in
-        Whether coarser layers are looked for where a tile is not resident.
     """
-    camera = view.camera
     groups = _channel_groups(view, geometry, acquired)
-    level = choose_level(camera.scale, tiling.factors) if level is None else level
+    level = choose_level(view.camera.scale, tiling.factors) if level is None else level
     while True:
         batches = [_tiles_in_view(view, geometry, tiling, level, *group) for group in groups]
         wanted = [
@@ -232,15 +271,41 @@ def plan_frame(
         if len(own) <= capacity or level == len(tiling.levels) - 1:
             break
         level += 1
+    fields = _distinct(np.concatenate([group[1] for group in groups])) if groups else np.empty(0, np.int64)
+    return Layout(view, level, tuple(batches), tuple(wanted), own, fields)
 
+
+def resolve(
+    layout: Layout,
+    geometry: Geometry,
+    tiling: Tiling,
+    numbers: TileNumbers,
+    lookup: Callable[[np.ndarray], np.ndarray],
+    failed: Container[int] = frozenset(),
+    stands_in: bool = True,
+) -> FramePlan:
+    """Say what is drawn of a layout, and what is fetched.
+
+    Parameters
+    ----------
+    lookup
+        (n,) tile numbers → (n,) float32 texture layers, negative where a tile is not resident.
+    failed
+        Tile numbers that cannot be read: their place is taken by a coarser layer.
+    stands_in
+        Whether coarser layers are looked for where a tile is not resident.
+    """
+    view, level, camera = layout.view, layout.level, layout.view.camera
     w_reach = 0.5 * float(np.hypot(*camera.size))
     depth_scale = 0.0
     draws, stand_ins, fetch, urgency = [], [], [], []
-    layers = lookup(own)
+    found = [lookup(tiles.ravel()) for tiles in layout.wanted]
+    each_once = sum(map(len, found)) == len(layout.own)  # packed tiles are wanted by several fields
+    layers = np.concatenate(found) if found and each_once else lookup(layout.own)
     missing = failures = 0
     shown: list[np.ndarray] = []
-    for batch, tiles in zip(batches, wanted, strict=True):
-        rows, resolved = _rows(view, geometry, tiling, numbers, level, batch, tiles, lookup, failed, stands_in)
+    for batch, tiles, resident in zip(layout.batches, layout.wanted, found, strict=True):
+        rows, resolved = _rows(view, geometry, tiling, numbers, level, batch, tiles, resident, lookup, failed, stands_in)
         keep = resolved.any_resident
         stand_ins.append(resolved.stand_ins)
         fetch.append(resolved.fetch)
@@ -256,21 +321,20 @@ def plan_frame(
 
     fetch_numbers = np.concatenate(fetch) if fetch else np.empty(0, np.int64)
     order = np.argsort(np.concatenate(urgency), kind="stable") if fetch else np.empty(0, np.int64)
-    everything = _distinct(np.concatenate([group[1] for group in groups])) if groups else np.empty(0, np.int64)
-    empty = _without(everything, _distinct(np.concatenate(shown))) if shown else everything
+    empty = _without(layout.fields, _distinct(np.concatenate(shown))) if shown else layout.fields
     return FramePlan(
         level=level,
         draws=tuple(draws),
-        direct=view.overlap == "top" and len(groups) == 1,
+        direct=view.overlap == "top" and len(layout.batches) == 1,
         image_to_screen=image_to_screen(camera, geometry),
         fetch=tuple(dict.fromkeys(fetch_numbers[order].tolist())),
         layers=layers[layers >= 0].astype(np.int64),
         stand_ins=np.concatenate(stand_ins).astype(np.int64) if stand_ins else np.empty(0, np.int64),
         outlines=outline_rows(camera, geometry, empty),
-        tiles_wanted=len(own),
+        tiles_wanted=len(layout.own),
         tiles_missing=missing,
         tiles_failed=failures,
-        fields_in_view=len(everything),
+        fields_in_view=len(layout.fields),
         depth_scale=1.0 / depth_scale if depth_scale > 0 and view.overlap == "nearest" else 0.0,
     )
 
@@ -313,24 +377,6 @@ def _channel_groups(view: View, geometry: Geometry, acquired: np.ndarray) -> lis
         fields = geometry.in_view(view.camera, channel)
         groups.append(((position,), fields[acquired[fields, channel]]))
     return groups
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Quads of one group: per quad its field, tile index, rectangle (x0, y0, x1, y1) in p_, and tile origin in l_.
-
-    `right`, `below`: the quad of the neighbouring tile of the same field, -1 where there is none in view.
-    """
-
-    channels: tuple[int, ...]
-    fields: np.ndarray
-    index: np.ndarray
-    p_rect: np.ndarray
-    l_origin: np.ndarray
-    p_centre: np.ndarray
-    w_centre: np.ndarray
-    right: np.ndarray | None = None
-    below: np.ndarray | None = None
 
 
 def _p_at_screen_centre(camera: Camera, geometry: Geometry, centres_um: np.ndarray, fields: np.ndarray) -> np.ndarray:
@@ -487,11 +533,13 @@ def _rows(
     level: int,
     batch: _Batch,
     wanted: np.ndarray,
+    layers: np.ndarray,
     lookup: Callable[[np.ndarray], np.ndarray],
     failed: Container[int],
     stands_in: bool,
 ) -> tuple[np.ndarray, _Resolved]:
-    """(quads, 3 + channels, 4) float32 table rows of a batch whose (quads, channels) tiles are `wanted`, and what is missing."""
+    """(quads, 3 + channels, 4) float32 table rows of a batch whose (quads, channels) tiles are `wanted` and lie in the texture
+    `layers`, and what is missing."""
     rows = np.zeros((len(batch.fields), ROWS_BEFORE_CHANNELS + len(batch.channels), 4), np.float32)
     rows[:, 0, :2] = batch.p_centre
     rows[:, 0, 2:] = geometry.p_sizes[batch.fields]
@@ -499,7 +547,7 @@ def _rows(
     if view.overlap == "top":
         rows[:, 2, 3] = _depth_by_order(batch.fields)
     target = rows[:, ROWS_BEFORE_CHANNELS:]
-    target[..., 0] = lookup(wanted.ravel()).reshape(wanted.shape)
+    target[..., 0] = layers.reshape(wanted.shape)
     target[..., 1] = 1.0 / tiling.levels[level].factor
     target[..., 2:] = batch.l_origin[:, None]
     quads, columns = np.nonzero(target[..., 0] < 0)

@@ -33,9 +33,11 @@ class Staging:
         self._bound: PixelBuffer | None = None
         self._fences: deque[tuple[object, list[int]]] = deque()
 
-    def grow(self, tiles: int) -> None:
-        """See that the cache has memory for so many more tiles that the driver can fetch, within its budget and ours."""
-        while self._nbytes_left >= SLAB_NBYTES and self._cache.fresh < tiles:
+    def grow(self, tiles: int, slabs: float = float("inf")) -> None:
+        """See that the cache has memory for so many more tiles that the driver can fetch, within its budget and ours, and with no
+        more than so many new slabs."""
+        while slabs > 0 and self._nbytes_left >= SLAB_NBYTES and self._cache.fresh < tiles:
+            slabs -= 1
             count = min(max(1, SLAB_NBYTES // self._cache.tile_nbytes), self._cache.unallocated)
             if not count:
                 return
