@@ -25,12 +25,12 @@ class Server:
         self._curve = curve_for(self.address, keys)
         self._manager = Connection(self.address, self._curve, program=PROGRAM)
 
-    def scans(self, timeout_s: float = PATIENCE_S) -> list[dict]:
+    def scans(self, timeout_s: float | None = None) -> list[dict]:
         """What the manager says of each scan, the unfinished ones first: `SupervisedScan.report` tells the keys."""
         found: list[dict] = []
         rest, after = True, ""
         while rest:
-            reply = self._manager.request("status", body={"after": after}, timeout_s=timeout_s)
+            reply = self._manager.request("status", body={"after": after}, timeout_s=timeout_s or PATIENCE_S)
             page = [scan for scan in reply.body.get("scans", ()) if isinstance(scan, dict)]
             found += page
             after = str(page[-1].get("uid", "")) if page else ""

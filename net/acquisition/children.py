@@ -18,7 +18,7 @@ FIRST_REST_S, LAST_REST_S = 0.2, 30.0
 STEADY_S = 30.0
 """A process that ran for so long has not failed *again*."""
 
-HOPELESS = 5
+HOPELESS = 6
 """So many failures one after the other are told; it is tried all the same."""
 
 ENDING_S = 30.0

@@ -95,8 +95,9 @@ class Scanner:
 
     @property
     def held(self) -> str:
-        """Why the server takes nothing in just now; empty where it does."""
-        return self._line.held if self._line is not None else ""
+        """Why the server takes nothing in just now, or does not get on with the slide; empty where it does."""
+        line = self._line
+        return "" if line is None else line.held or (str(line.found.get("error") or "") if line.watches else "")
 
     @property
     def location(self) -> str:

@@ -65,6 +65,7 @@ def simulate(
         size_z=slide.size_z,
         size_t=slide.size_t,
         scenes=slide.scenes,
+        orientation=None if np.array_equal(slide.orientation, np.eye(2)) else slide.orientation,
         uid=uid,
     )
     started = time.monotonic()

@@ -191,8 +191,9 @@ class SupervisedScan:
         needed = (self.writer, self.proxy) if end is None else (self.writer,)
         failing = [child for child in needed if child.hopeless]
         self.error = _text(self._writer_says, "error")
-        if failing:
-            self.error = self.error or f"a process of the scan fails again and again: {_last_line(failing[0])}"
+        given_up = self.writer.running and self._writer_says.get("state") == "failed"
+        if failing or given_up:
+            self.error = self.error or f"a process of the scan fails again and again: {_last_line((failing or [self.writer])[0])}"
             self._say_once("failed", logging.ERROR, "%s: %s; its planes are kept", self.plan.name, self.error)
             self.state = State.FAILED
         elif end is not None:
