@@ -51,6 +51,11 @@ class Brake:
         self._taker = threading.current_thread()
         self._disconnect = connect(frame_ready, lambda *_: self._one_more())
 
+    @property
+    def holds(self) -> bool:
+        """Whether the run waits."""
+        return self._ahead > self._most and not self._open
+
     def one_less(self) -> None:
         """A frame was taken in."""
         with self._changed:
