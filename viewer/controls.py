@@ -1,6 +1,7 @@
 """What hands do: keys, wheel and drags as changes of a view. Knows no window system and no GL; windows translate to it.
 
-Keys have names (`"a"`, `"left"`, `"kp_5"`), with ``shift+`` in front where it counts. KEYS lists them all, for `?` and for tests.
+Keys have names (`"a"`, `"left"`, `"kp_5"`), with ``shift+`` or ``ctrl+`` in front where it counts. KEYS lists all that there are,
+also those of the window, for `?` and for tests.
 """
 
 from __future__ import annotations
@@ -14,31 +15,36 @@ from rawmosaic.viewer.engine import Engine
 from rawmosaic.viewer.zoom import ZoomManager
 
 KEYS = {
-    "wheel": "zoom at the cursor",
-    "drag": "pan (also with the middle button, or Space held)",
+    "wheel": "zoom at the cursor (or pan: see Mouse; Ctrl always zooms, Shift pans sideways)",
+    "drag": "pan (in every tool: with the middle button, or Space held)",
     "right drag": "contrast of the shown channels: right and left widen and narrow, up and down brighten and darken",
+    "double click": "fill the window with the field",
     "+ -": "zoom in and out",
-    "0": "show the whole mosaic",
-    "5, keypad 5": "1:1 (the digit toggles channel 5 where there is one)",
+    "0, Ctrl + 0": "show the whole mosaic",
+    "5, Ctrl + 1": "1:1; the digit shows and hides channel 5 where there is one, on the number pad it is always 1:1",
     "arrows": "move by a quarter of the view",
+    "Page down, Page up": "next and previous well or scene (also n, Shift + N)",
     "1 … 9": "show or hide a channel",
     "Shift + 1 … 9": "show one channel alone, again to show all",
     "c": "automatic contrast; again: stronger",
+    "Shift + C": "contrast panel",
     "Shift + R": "contrast and colours as they were",
     ", .": "z down and up",
     "[ ]": "t back and forward",
     "o": "next overlap rule (top, nearest, feather, max)",
     "p": "next position set",
-    "g": "field outlines",
     "i": "interpolation: automatic, nearest, smooth",
+    "g": "field outlines",
+    "a": "annotations",
+    "d": "detections",
     "f": "follow a running scan: the view goes where the newest field is",
-    "\\": "statistics",
-    "F11": "full screen",
-    "Shift + C": "contrast panel",
-    "Shift + A": "annotations",
     "b": "scale bar",
     "m": "minimap",
+    "\\": "statistics",
     "Tab": "side panel",
+    "F11": "full screen",
+    "Ctrl + O, G, S, E": "open, go to, screenshot, figure",
+    "Ctrl + Z, Y": "undo, redo (also Ctrl + Shift + Z)",
     "?": "these keys",
     "q, Esc": "close",
 }
@@ -99,8 +105,10 @@ class Controls:
             "-": lambda: self._zoom_at_centre(-4),
             "0": self._fit,
             "kp_0": self._fit,
+            "ctrl+0": self._fit,
             "5": self._one_to_one,
             "kp_5": self._one_to_one,
+            "ctrl+1": self._one_to_one,
             "c": self.auto_contrast,
             "shift+r": self._reset_looks,
             ",": lambda: self._step("z", -1, self.engine.slide.size_z),

@@ -1,7 +1,7 @@
 """The window: one slide, one engine, one glfw window, and their life. Draws when something changed and sleeps otherwise.
 
-Its parts lie beside it: `window_events` takes what hands do, `window_requests` does what panels and keys ask for,
-`window_frames` draws, `window_sizes` knows pixels from units. They share the window and call one another only through it.
+Its parts lie beside it: `window_events` takes the mouse, `window_keys` the keyboard, `window_requests` does what panels and keys
+ask for, `window_frames` draws, `window_sizes` knows pixels from units. They share the window and meet only in it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from rawmosaic.storage.slide import Slide
 from rawmosaic.viewer.gl.glfw_window import create_window
 from rawmosaic.viewer.window_events import Events
 from rawmosaic.viewer.window_frames import Frames, title
+from rawmosaic.viewer.window_keys import Keyboard
 from rawmosaic.viewer.window_requests import Requests
 from rawmosaic.viewer.window_sizes import Sizes
 
@@ -78,7 +79,12 @@ class MosaicWindow:
             self._preferences = load_preferences()
             self._later = Later(self.wake)
             self._sizes = Sizes(self._window, ui_scale)
-            self._events, self._requests, self._frames = Events(self), Requests(self), Frames(self)
+            self._events, self._keyboard, self._requests, self._frames = (
+                Events(self),
+                Keyboard(self),
+                Requests(self),
+                Frames(self),
+            )
             self._panels = _panels(self._window) if panels else None
             self.show(slide)
         except BaseException:
@@ -233,6 +239,11 @@ class MosaicWindow:
         return self._events
 
     @property
+    def keyboard(self) -> Keyboard:
+        """Its keys."""
+        return self._keyboard
+
+    @property
     def handle(self):
         """glfw's window."""
         return self._window
@@ -359,6 +370,11 @@ class MosaicWindow:
     def place(self, x: int, y: int) -> None:
         """Move the window's upper left corner there, screen units."""
         glfw.set_window_pos(self._window, x, y)
+
+    @property
+    def is_full_screen(self) -> bool:
+        """Whether it has all of the screen."""
+        return self._windowed is not None
 
     def toggle_full_screen(self) -> None:
         """All of the screen, or as large as before."""

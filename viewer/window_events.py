@@ -1,4 +1,4 @@
-"""Events of a window, as glfw tells them: first for the panels, then for the annotations' hand, then for the view."""
+"""What a window hears of the mouse and of itself: first for the panels, then for the annotations' hand, then for the view."""
 
 from __future__ import annotations
 
@@ -13,35 +13,12 @@ if TYPE_CHECKING:
 PAN_PX = 40.0
 """What a step of the wheel pans by, where it pans."""
 
-DOUBLE_CLICK_S = 0.35
+DOUBLE_CLICK_S = 0.5
 DOUBLE_CLICK_PX = 5.0
 
 _CTRL_KEYS = (glfw.KEY_LEFT_CONTROL, glfw.KEY_RIGHT_CONTROL, glfw.KEY_LEFT_SUPER, glfw.KEY_RIGHT_SUPER)
 _ALT_KEYS = (glfw.KEY_LEFT_ALT, glfw.KEY_RIGHT_ALT)
-_EDITING_KEYS = {
-    glfw.KEY_ESCAPE: "escape",
-    glfw.KEY_ENTER: "enter",
-    glfw.KEY_KP_ENTER: "enter",
-    glfw.KEY_DELETE: "delete",
-    glfw.KEY_BACKSPACE: "backspace",
-}
 _SHIFT_KEYS = (glfw.KEY_LEFT_SHIFT, glfw.KEY_RIGHT_SHIFT)
-_NAMED_KEYS = {
-    glfw.KEY_LEFT: "left",
-    glfw.KEY_RIGHT: "right",
-    glfw.KEY_UP: "up",
-    glfw.KEY_DOWN: "down",
-    glfw.KEY_KP_ADD: "+",
-    glfw.KEY_KP_SUBTRACT: "-",
-    glfw.KEY_KP_0: "kp_0",
-    glfw.KEY_KP_5: "kp_5",
-    glfw.KEY_ESCAPE: "escape",
-    glfw.KEY_F11: "f11",
-    glfw.KEY_TAB: "tab",
-}
-_SHIFTED_DIGITS = {getattr(glfw, f"KEY_{digit}"): str(digit) for digit in range(10)}
-_COMMANDS = {glfw.KEY_O: "open", glfw.KEY_S: "screenshot", glfw.KEY_E: "figure", glfw.KEY_G: "go to"}
-"""With Ctrl (or Command) held."""
 
 
 class Events:
@@ -54,8 +31,8 @@ class Events:
         self.gesture: str | None = None
         """What kind of thing the hands did since it was last set to None, as `History` wants to know it."""
         self._dragging: str | None = None
-        self._panned = False
-        self._handled_key = False
+        self._button = -1
+        self._panned = self._hand_pressed = False
         self._pressed_at = (-1e9, 0.0, 0.0)
 
     def connect(self) -> None:
@@ -67,8 +44,8 @@ class Events:
         glfw.set_cursor_pos_callback(handle, self.on_cursor)
         glfw.set_cursor_enter_callback(handle, self.on_enter)
         glfw.set_mouse_button_callback(handle, self.on_button)
-        glfw.set_key_callback(handle, self.on_key)
-        glfw.set_char_callback(handle, self.on_char)
+        glfw.set_key_callback(handle, self._window.keyboard.on_key)
+        glfw.set_char_callback(handle, self._window.keyboard.on_char)
         glfw.set_window_focus_callback(handle, self.on_focus)
         glfw.set_drop_callback(handle, self.on_drop)
 
@@ -138,20 +115,19 @@ class Events:
             self._hand("move")
 
     def on_button(self, handle, button: int, action: int, _mods: int) -> None:
-        """A mouse button went down or up."""
+        """A mouse button went down or up. One drag at a time: other buttons do nothing meanwhile."""
         pressed = action != glfw.RELEASE
         if self._window.panels is not None:
             self._window.panels.layer.on_button(button, pressed)
         if not pressed:
-            if button == glfw.MOUSE_BUTTON_LEFT and self._dragging is not None:
-                self._hand("release", panned=self._panned)
-            self._dragging = None
-            return
-        if not self._window.is_over_picture():
-            return
-        self._panned = False
-        space = glfw.get_key(handle, glfw.KEY_SPACE) == glfw.PRESS
-        if button == glfw.MOUSE_BUTTON_LEFT and not space:
+            self._release(button)
+        elif self._dragging is None and self._window.is_over_picture():
+            self._press(button, space=glfw.get_key(handle, glfw.KEY_SPACE) == glfw.PRESS)
+
+    def _press(self, button: int, *, space: bool) -> None:
+        self._button, self._panned = button, False
+        self._hand_pressed = button == glfw.MOUSE_BUTTON_LEFT and not space
+        if self._hand_pressed:
             double = self._is_double_click()
             if self._hand("double_click" if double else "press"):
                 self._dragging = "draw"
@@ -159,8 +135,14 @@ class Events:
             if double:
                 self._window.fill_with_field()
                 return
-        contrast = button == glfw.MOUSE_BUTTON_RIGHT and not space
-        self._dragging = "contrast" if contrast else "pan"
+        self._dragging = "contrast" if button == glfw.MOUSE_BUTTON_RIGHT and not space else "pan"
+
+    def _release(self, button: int) -> None:
+        if self._dragging is None or button != self._button:
+            return
+        if self._hand_pressed:
+            self._hand("release", panned=self._panned)
+        self._dragging = None
 
     def _hand(self, event: str, **more) -> bool:
         """Tell the annotations' editor of the mouse; whether it took the event."""
@@ -184,86 +166,6 @@ class Events:
         double = now - before < DOUBLE_CLICK_S and near
         self._pressed_at = (-1e9, 0.0, 0.0) if double else (now, *self.cursor)
         return double
-
-    # the keyboard
-
-    def on_key(self, _handle, key: int, _scancode: int, action: int, mods: int) -> None:
-        """A key went down, is held, or came up."""
-        window, pressed = self._window, action != glfw.RELEASE
-        typing = window.panels is not None and window.panels.layer.on_key(key, pressed, mods)
-        self._handled_key = False
-        if not pressed or (typing and key != glfw.KEY_F11):
-            self._handled_key = typing
-            return
-        if mods & (glfw.MOD_CONTROL | glfw.MOD_SUPER):
-            self._handled_key = True
-            self._command(key, mods)
-            return
-        board = window.desk.board
-        if board is not None and key in _EDITING_KEYS and board.editor.key(_EDITING_KEYS[key]):
-            self._handled_key = True
-            window.redraw()
-            return
-        name = _NAMED_KEYS.get(key)
-        if mods & glfw.MOD_SHIFT and key in _SHIFTED_DIGITS:
-            name = f"shift+{_SHIFTED_DIGITS[key]}"
-        self._handled_key = name is not None
-        if action == glfw.REPEAT and name in ("escape", "f11", "tab"):
-            return
-        if name == "escape":
-            self._escape()
-        elif name == "f11":
-            window.toggle_full_screen()
-        elif name == "tab":
-            window.toggle_side()
-        elif name is not None:
-            window.redraw(window.controls.key(name))
-
-    def _command(self, key: int, mods: int) -> None:
-        name = _COMMANDS.get(key)
-        if key == glfw.KEY_Z:
-            name = "redo" if mods & glfw.MOD_SHIFT else "undo"
-        action = self._window.desk.act.get(name or "")
-        if action is not None:
-            action()
-            self._window.redraw()
-
-    def _escape(self) -> None:
-        """Close what lies on top; with nothing there, the window."""
-        shown = self._window.desk.shown
-        if shown.keys or shown.messages:
-            shown.keys = shown.messages = False
-            self._window.redraw()
-        else:
-            self._window.ask_to_close()
-
-    def on_char(self, _handle, codepoint: int) -> None:
-        """Characters, as the keyboard's own layout gives them; a key of the number pad is both, and acts once."""
-        window = self._window
-        typing = window.panels is not None and window.panels.layer.on_character(codepoint)
-        if self._handled_key or typing:
-            return
-        character, desk = chr(codepoint), window.desk
-        shown = desk.shown
-        toggled = {"?": "keys", "\\": "statistics", "b": "scale_bar", "m": "minimap", "A": "annotations"}.get(character)
-        if character in ("q", "Q"):
-            window.ask_to_close()
-        elif toggled is not None:
-            setattr(shown, toggled, not getattr(shown, toggled))
-            window.keep_preferences()
-            window.redraw()
-        elif character == "C":
-            shown.side, shown.contrast = True, not (shown.side and shown.contrast)
-            window.redraw()
-        elif character == "c" and "auto slide" in desk.act:
-            desk.act["auto slide"](list(range(len(window.engine.channels))))
-        elif character == "f" and window.panels is not None:
-            window.panels.scan.toggle_following(desk)
-            window.redraw()
-        elif character == "R":
-            window.redraw(window.controls.key("shift+r"))
-        else:
-            window.redraw(window.controls.key(character.lower()))
 
 
 def _is_down(handle, keys: tuple[int, ...]) -> bool:

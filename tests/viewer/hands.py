@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import glfw
+import numpy as np
 import pytest
 
 PATIENCE_S = 10.0
@@ -51,6 +52,35 @@ def until(window, condition: Callable[[], bool], patience_s: float = PATIENCE_S)
     while not condition():
         assert time.monotonic() < end, "did not come true"
         window.step()
+
+
+def shown(window) -> np.ndarray:
+    """(height, width, 3) uint8: all that a window shows, panels too, once it has come to rest."""
+    from rawmosaic.viewer.gl.api import GL
+
+    def rests() -> bool:
+        report, panels, desk = window.engine.report, window.panels, window.desk
+        if not report.complete or report.tiles_uploaded or (panels is not None and panels.layer.frames_due):
+            return False
+        minimap = panels.minimap if panels is not None and desk.shown.minimap else None
+        return minimap is None or minimap._shows == minimap._fingerprint(desk, minimap.size_px(desk))
+
+    pictures: list[np.ndarray] = []
+    swap = glfw.swap_buffers
+
+    def kept(handle) -> None:
+        width, height = window.sizes.size_px
+        pixels = np.empty((height, width, 3), np.uint8)
+        GL.glPixelStorei(GL.GL_PACK_ALIGNMENT, 1)
+        GL.glReadPixels(0, 0, width, height, GL.GL_RGB, GL.GL_UNSIGNED_BYTE, pixels)
+        pictures[:] = [pixels[::-1]]
+        swap(handle)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(glfw, "swap_buffers", kept)
+        window.redraw()
+        until(window, lambda: bool(pictures) and rests(), 60)
+    return pictures[0]
 
 
 class Hands:

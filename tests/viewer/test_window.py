@@ -277,9 +277,9 @@ def test_callbacks_do_what_hands_do(window):
     window.events.on_cursor(handle, 120.0, 70.0)
     window.events.on_button(handle, glfw.MOUSE_BUTTON_LEFT, glfw.RELEASE, 0)
     assert engine.camera.to_window(*held) == pytest.approx((120, 70))
-    window.events.on_char(handle, ord("1"))
+    window.keyboard.on_char(handle, ord("1"))
     assert not engine.channels[0].visible
-    window.events.on_key(handle, glfw.KEY_1, 0, glfw.PRESS, glfw.MOD_SHIFT)
+    window.keyboard.on_key(handle, glfw.KEY_1, 0, glfw.PRESS, glfw.MOD_SHIFT)
     assert [look.visible for look in engine.channels] == [True, False, False, False, False, False]
     window.events.on_resize(handle, 0, 0)  # minimised
     assert engine.size == SIZE
@@ -288,7 +288,7 @@ def test_callbacks_do_what_hands_do(window):
 
 @pytest.mark.parametrize("character", ["²", "€", "é", "\x00", "🔬"])
 def test_any_character_may_be_typed(window, character: str):
-    window.events.on_char(window._window, ord(character))
+    window.keyboard.on_char(window._window, ord(character))
     window.step()
 
 

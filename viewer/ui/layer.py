@@ -49,7 +49,8 @@ _MODS = (
 class Layer:
     """ImGui's context for one window. `draw` builds and draws a frame; the `on_…` methods take the window's events.
 
-    Those of the keyboard return whether somebody types, so that the key is not the window's.
+    Keys are for panels while somebody types or a list is open, else for the window: arrows and Space that did both would move the
+    picture and switch whatever was clicked last. The methods for keys return whether they were for a panel.
     """
 
     def __init__(self, window):
@@ -129,19 +130,26 @@ class Layer:
         self._io().add_mouse_wheel_event(dx, dy)
 
     def on_key(self, key: int, pressed: bool, mods: int) -> bool:
-        """A key, by glfw's number."""
+        """A key, by glfw's number; a letter by what is printed on it."""
         io = self._io(1)
         for bit, mod in _MODS:
             io.add_key_event(mod, bool(mods & bit))
-        if key in _KEYS:
+        taken = self._takes_keys(io)
+        if key in _KEYS and (taken or not pressed):
             io.add_key_event(_KEYS[key], pressed)
-        return io.want_text_input
+        return taken
 
     def on_character(self, codepoint: int) -> bool:
         """A typed character."""
         io = self._io(1)
-        io.add_input_character(codepoint)
-        return io.want_text_input
+        taken = self._takes_keys(io)
+        if taken:
+            io.add_input_character(codepoint)
+        return taken
+
+    @staticmethod
+    def _takes_keys(io: imgui.IO) -> bool:
+        return io.want_text_input or imgui.is_popup_open("", imgui.PopupFlags_.any_popup.value)
 
     def on_focus(self, focused: bool) -> None:
         """The window gained or lost the keyboard."""
