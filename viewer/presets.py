@@ -77,7 +77,8 @@ def file_name(name: str) -> str:
     """A name as every file system takes it: the same for most, "" for one without a letter."""
     plain = "".join(letter if letter.isprintable() and letter not in '<>:"/\\|?*' else "_" for letter in name.strip())
     plain = plain[:LONGEST_NAME].strip(" .")
-    return f"{plain}_" if plain.split(".")[0].casefold() in _RESERVED else plain
+    stem, dot, rest = plain.partition(".")
+    return f"{stem}_{dot}{rest}" if stem.casefold() in _RESERVED else plain
 
 
 def _path(name: str) -> Path:

@@ -81,6 +81,11 @@ class _Step:
     classes_after: dict[str, AnnotationClass]
     merge: object = None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether all is as before: what was typed was taken out again."""
+        return self.classes_before == self.classes_after and all(before == after for _, before, after in self.changes)
+
     def undone(self) -> _Step:
         return _Step(
             self.label,
@@ -93,11 +98,13 @@ class _Step:
 class AnnotationSet:
     """Annotations by number, in drawing order: a higher number lies on top. A number always means the same annotation.
 
-    Every editing method is one step that `undo` takes back. `revision` counts changes of any kind.
+    Every editing method is one step that `undo` takes back. `revision` counts changes of any kind, `steps` the steps that were
+    made, whether they were taken back or not.
     """
 
     def __init__(self, annotations: Iterable[Annotation] = (), classes: Iterable[AnnotationClass] = ()):
         self.revision = 0
+        self.steps = 0
         self._numbers: tuple[int, list[int]] | None = None
         self._items: list[Annotation | None] = list(annotations)
         self._count = len(self._items)
@@ -204,13 +211,14 @@ class AnnotationSet:
         numbers = sorted(set(numbers))
         self._do(label or "remove annotations", [_Change(number, self[number], None) for number in numbers])
 
-    def set_class(self, name: str, color: str | None = None) -> None:
-        """Make a class known, or give it another colour, "#rrggbb"."""
+    def set_class(self, name: str, color: str | None = None, merge: object = None) -> None:
+        """Make a class known, or give it another colour, "#rrggbb". Colours given one after the other with the same `merge` are
+        one step."""
         if name:
             classes = dict(self._classes)
             known = classes.get(name)
             classes[name] = AnnotationClass(name, color or (known.color if known else next_color(classes)))
-            self._do(f"class {name}", [], classes, merge=("class", name))
+            self._do(f"class {name}", [], classes, merge=("class", name, merge))
 
     def rename_class(self, name: str, new_name: str) -> None:
         """Give a class another name; under the name of another class the two become one."""
@@ -234,21 +242,16 @@ class AnnotationSet:
         return self._done[-1].label if self._done else None
 
     @property
-    def undo_count(self) -> int:
-        """How many steps `undo` could take back, one after the other."""
-        return len(self._done)
-
-    @property
     def redo_label(self) -> str | None:
         """What `redo` would do again; None if there is nothing."""
         return self._undone[-1].label if self._undone else None
 
     def undo(self) -> bool:
-        """Take the last step back; False if there is none."""
+        """Take the last step back; False if there is none, or it came to nothing."""
         return self._again(self._done, self._undone, _Step.undone)
 
     def redo(self) -> bool:
-        """Do the step again that was taken back last; False if there is none."""
+        """Do the step again that was taken back last; False if there is none, or it came to nothing."""
         return self._again(self._undone, self._done, lambda step: step)
 
     # inside
@@ -257,6 +260,8 @@ class AnnotationSet:
         if not source:
             return False
         step = source.pop()
+        if step.is_empty:
+            return False
         target.append(step)
         self._apply(turned(step))
         return True
@@ -281,6 +286,7 @@ class AnnotationSet:
             step = _Step(label, tuple(change._replace(before=first[change.number]) for change in changes), before, after, key)
         else:
             step = _Step(label, tuple(changes), before, after, key)
+            self.steps += 1
         self._done.append(step)
         del self._done[:-MOST_STEPS]
         self._apply(step)

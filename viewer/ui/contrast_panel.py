@@ -173,6 +173,7 @@ def _heading(desk: Desk, number: int) -> None:
         return
     group = group_of(desk.engine.groups, chosen)
     together = f"{len(chosen)} channels together" if group is None else desk.engine.groups[group].name
+    together = shortened(together, 0.45 * room)
     imgui.text_colored(imgui.ImVec4(*theme.ACCENT), shortened(f"{together}: histogram of {name}", room))
     told("what you change here is given to all of them:\n" + "\n".join(looks[each].name for each in chosen))
 

@@ -64,6 +64,8 @@ class Desk:
     """One window's state beside the engine's. `act` holds what the window does when asked, by name.
 
     `folded` are names of channel groups whose channels are not listed; `renaming` is the number of the one whose name is typed.
+    `measured_of` is what the lines in `measured` are about. `edits` counts how often a field was clicked into: what is typed
+    there from then on is one step to undo.
     """
 
     engine: Engine
@@ -81,6 +83,8 @@ class Desk:
     cursor_um: tuple[float, float] | None = None
     board: Board | None = None
     measured: list[str] = field(default_factory=list)
+    measured_of: tuple = ()
+    edits: int = 0
     messages: deque[Message] = field(default_factory=lambda: deque(maxlen=MOST_MESSAGES))
     unread: int = 0
     picture_changed: bool = False

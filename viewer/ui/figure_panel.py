@@ -18,9 +18,10 @@ from rawmosaic.viewer.saved_state import save_preset
 from rawmosaic.viewer.ui import theme
 from rawmosaic.viewer.ui.desk import Desk
 from rawmosaic.viewer.ui.overlays import Rect
-from rawmosaic.viewer.ui.widgets import button, choice, dim, told
+from rawmosaic.viewer.ui.widgets import button, choice, dim, place_within, same_line_if_fits, stay_within, told
 
 PARTS = ("the view", "the whole mosaic", "the selected annotation")
+WIDTH_UNITS = 430
 PROGRAM = "from rawmosaic.cli.main import run; run()"
 
 
@@ -60,19 +61,19 @@ class FigurePanel:
         """The panel over the picture; it stands in nobody's way."""
         if not self.opened:
             return
-        imgui.set_next_window_pos((area[0] + 0.5 * area[2], area[1] + theme.units(40)), imgui.Cond_.appearing.value, (0.5, 0.0))
-        imgui.set_next_window_size((theme.units(430), 0))
+        place_within(area, (WIDTH_UNITS, 0), (0.5, 0.1))
         flags = imgui.WindowFlags_.no_saved_settings.value | imgui.WindowFlags_.no_collapse.value
         _, self.opened = imgui.begin("Figure", True, flags)
+        stay_within(area)
         self.part = choice("shows", self.part, self._parts(desk), "the part of the mosaic")
         imgui.set_next_item_width(-theme.units(92))
         _, self.width_px = imgui.input_int("pixels wide", self.width_px, 100, 1000)
         self.width_px = min(max(self.width_px, 16), 100_000)
         _, self.scale_bar = imgui.checkbox("scale bar", self.scale_bar)
-        imgui.same_line()
+        same_line_if_fits("channel legend", boxed=True)
         _, self.legend = imgui.checkbox("channel legend", self.legend)
         if desk.board is not None and len(desk.board.annotations):
-            imgui.same_line()
+            same_line_if_fits("annotations", boxed=True)
             _, self.annotations = imgui.checkbox("annotations", self.annotations)
         imgui.set_next_item_width(-theme.units(92))
         _, self.file = imgui.input_text("file", self.file)

@@ -17,7 +17,7 @@ class Undo:
     def __init__(self, engine: Engine, annotations: AnnotationSet | None):
         self._engine, self._annotations = engine, annotations
         self._views: History[DisplayState] = History(capture(engine))
-        self._steps_seen = annotations.undo_count if annotations is not None else 0
+        self._steps_seen = annotations.steps if annotations is not None else 0
         self._done: list[str] = []
         self._undone: list[str] = []
 
@@ -25,10 +25,9 @@ class Undo:
         """After a frame: take down what has changed since the last; see `History` for gestures."""
         if self._views.record(capture(self._engine), gesture, held=held):
             self._push(VIEW)
-        if self._annotations is not None and self._annotations.undo_count != self._steps_seen:
-            if self._annotations.undo_count > self._steps_seen:
-                self._push(ANNOTATIONS)
-            self._steps_seen = self._annotations.undo_count
+        while self._annotations is not None and self._steps_seen < self._annotations.steps:
+            self._steps_seen += 1
+            self._push(ANNOTATIONS)
 
     @property
     def state(self) -> DisplayState:
@@ -44,6 +43,16 @@ class Undo:
     def can_redo(self) -> bool:
         """Whether something was undone, and nothing done since."""
         return bool(self._undone)
+
+    @property
+    def undo_label(self) -> str:
+        """What `undo` would take back, in a word or two; "" if there is nothing."""
+        return self._label(self._done, "undo_label")
+
+    @property
+    def redo_label(self) -> str:
+        """What `redo` would do again; "" if there is nothing."""
+        return self._label(self._undone, "redo_label")
 
     def undo(self) -> bool:
         """Take the last step back; returns whether there was one."""
@@ -63,10 +72,14 @@ class Undo:
                     apply(state, self._engine)
                     return True
             elif getattr(self._annotations, way)():
-                self._steps_seen = self._annotations.undo_count
                 return True
-            target.pop()  # merged steps leave nothing to walk to
+            target.pop()  # steps that came to nothing leave nothing to walk to
         return False
+
+    def _label(self, steps: list[str], name: str) -> str:
+        if not steps:
+            return ""
+        return "a change of the view" if steps[-1] == VIEW else getattr(self._annotations, name) or "a change of the annotations"
 
     def _push(self, kind: str) -> None:
         self._done.append(kind)

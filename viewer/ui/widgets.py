@@ -94,6 +94,15 @@ def width_of(label: str) -> float:
     return imgui.calc_text_size(label, True).x + 2 * imgui.get_style().frame_padding.x
 
 
+def same_line_if_fits(label: str, *, boxed: bool = False) -> None:
+    """Beside the last widget, if a button with this label (or a check box) has room there; else below it."""
+    style = imgui.get_style()
+    box = imgui.get_frame_height() + style.item_inner_spacing.x + imgui.calc_text_size(label, True).x
+    right = imgui.get_cursor_screen_pos().x + imgui.get_content_region_avail().x
+    if imgui.get_item_rect_max().x + style.item_spacing.x + (box if boxed else width_of(label)) <= right:
+        imgui.same_line()
+
+
 def section(title: str, *, opened: bool = True) -> bool:
     """A foldable heading; whether it is unfolded."""
     return imgui.collapsing_header(title, imgui.TreeNodeFlags_.default_open.value if opened else 0)
