@@ -60,6 +60,7 @@ from rawmosaic.storage.hdf5.claim import claim
 
 __all__ = ["SlideProxy", "main", "write_end"]
 
+CANCEL = "cancel"
 LOOPBACK = "tcp://127.0.0.1:*"
 SPOOL_NBYTES, WINDOW_NBYTES = 8 << 30, 256 << 20
 STATUS_FILE, LOCK_FILE = "proxy.json", "proxy.lock"
@@ -68,8 +69,8 @@ STATUS_S, RELEASE_S = 0.5, 0.1
 HELD_S = 1.0
 """How often a scanner hears that it is held."""
 
-PLANE_COST_NBYTES = 4096
-"""What a plane costs in memory beside its pixels, whatever its header says."""
+HEADER_COST = 24
+"""How much more memory a header takes than it has bytes, whatever it says."""
 
 MOST_WAITERS = 8
 """Requests that may wait for the same plane: a scanner that lost its connection asks again."""
@@ -264,14 +265,14 @@ class SlideProxy:
                 self._reply(address, number, ERROR, error_body(error))
             return
         try:
-            self._handle(address, request)
+            self._handle(address, request, HEADER_COST * len(frames[0]))
         except SlideError as error:
             self._reply(address, request.id, ERROR, error_body(error))
 
-    def _handle(self, address: bytes, request: Request) -> None:
+    def _handle(self, address: bytes, request: Request, cost_nbytes: int) -> None:
         """Answer at once, or take in what will be answered later. SlideError."""
         if request.op == PLANE:
-            self._take(address, request)
+            self._take(address, request, cost_nbytes)
         elif request.op == HELLO:
             facts = {"scan": self.plan.uid, "window_nbytes": self._window, "planes": self.intake.acknowledged}
             self._reply(address, request.id, OK, {"server": self._server, "protocol": VERSION, **facts})
@@ -280,10 +281,10 @@ class SlideProxy:
         elif request.op in (FINISH, ABORT):
             self._check_scan(request.body.get("scan"))
             self._put(_end_from(request), address, request.id, key=None)
-        else:
+        elif request.op != CANCEL:  # an answer that nobody waits for does no harm
             raise ProtocolError(f"a proxy knows no op {request.op[:40]!r}: it takes planes; ask the manager about scans")
 
-    def _take(self, address: bytes, request: Request) -> None:
+    def _take(self, address: bytes, request: Request, cost_nbytes: int) -> None:
         header, payload = plane_from(request)
         self._check_scan(header.uid)
         check_against_plan(header, self.plan)
@@ -293,7 +294,7 @@ class SlideProxy:
                 raise BusyError(f"{MOST_WAITERS} requests wait for this plane already")
             same.waiters.append((address, request.id))
             return
-        nbytes = len(payload) + PLANE_COST_NBYTES + 4 * MAX_HEADER_NBYTES * bool(header.metadata)
+        nbytes = len(payload) + cost_nbytes
         if self._waiting and self._waiting_nbytes + nbytes > self._window:
             reason = self.intake.held or f"{self._window} bytes of planes are not on the disk yet"
             raise BusyError(f"{reason}; send the plane again later")

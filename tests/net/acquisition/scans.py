@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -105,11 +104,11 @@ class BareScanner:
         self.socket.send_multipart([json.dumps(header).encode(), *buffers])
         return self._last
 
-    def plane(self, place: int, channel: int = 0, encoding: str = "raw", pixels: np.ndarray | None = None, **keys) -> int:
-        """Send the plane at row 0, column `place`; returns the request's id."""
+    def plane(self, place: int, channel: int = 0, how: str = "raw", pixels: np.ndarray | None = None, **keys) -> int:
+        """Send the plane at row 0, column `place`, encoded as `how` says; `keys` go into the header. Returns the request's id."""
         pixels = image(place, channel) if pixels is None else pixels
-        payload = bytes(encoded(pixels, encoding))
-        told = {"scan": UID, "channel": channel, "shape": list(pixels.shape), "encoding": encoding, "crc": zlib.crc32(payload)}
+        payload = bytes(encoded(pixels, how))
+        told = {"scan": UID, "channel": channel, "shape": list(pixels.shape), "encoding": how, "crc": zlib.crc32(payload)}
         where = {"row": 0, "column": place} if "field" not in keys and "x_um" not in keys else {}
         told = {name: value for name, value in {**told, **where, **keys}.items() if value is not None}
         return self.send("plane", (payload,), **told)
@@ -124,6 +123,10 @@ class BareScanner:
         while (reply := self.receive())["id"] != number or reply["status"] == "more":
             pass
         return reply
+
+    def hears_next(self, number: int) -> bool:
+        """Whether the next reply is to this request: whatever was asked before is not answered yet."""
+        return self.receive()["id"] == number
 
     def ask(self, op: str, buffers: tuple[bytes, ...] = (), **keys) -> dict:
         """Send a request, and wait for its reply."""
@@ -143,8 +146,8 @@ class ProxyProcess:
     def __init__(self, folder: Path, *options: str):
         self.folder = folder
         command = [sys.executable, "-m", "rawmosaic.net.acquisition.proxy", str(folder), *options]
-        self._said = open(folder / "said", "ab")
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=self._said, stdout=subprocess.DEVNULL)
+        with open(folder / "said", "ab") as said:
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=said, stdout=subprocess.DEVNULL)
 
     def status(self) -> dict:
         """What it says of itself; empty until it does."""
@@ -175,7 +178,3 @@ class ProxyProcess:
         finally:
             self.process.kill()
             self.process.wait()
-            self._said.close()
-
-
-WINDOWS = os.name == "nt"
