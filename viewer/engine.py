@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rawmosaic.storage.errors import GraphicsError, OutOfRangeError
+from rawmosaic.storage.errors import GraphicsError, OutOfRangeError, SlideError
 from rawmosaic.storage.pyramid import TileKey
 from rawmosaic.storage.slide import Slide
 from rawmosaic.storage.tile_cache import TileCache
@@ -137,6 +137,8 @@ class Engine:
         self._last: _Shown | None = None
         self._follower: Follower | None = None
         self._outdated: set[int] = set()
+        self._late, self._late_tiles = np.empty((0, 4), np.int32), np.empty((0, 0), np.int64)
+        self._without_late: tuple[np.ndarray, tuple[int, int, int], np.ndarray] | None = None
         self.growth = 0
         """how often planes were taken in"""
         self._tiles_reported = 0
@@ -320,7 +322,7 @@ class Engine:
         level = None if self._shows_overview(view) else self._mosaic.level_for(len(view.channels), self._most_resident())
         plan = self._planned(view, level)
         self._draw_plan(plan, view, target)
-        fields = planned_fields(replace(view, channels=()), self.geometry, self._mosaic.acquired(view.z, view.t))
+        fields = planned_fields(replace(view, channels=()), self.geometry, self._acquired(view))
         rows = outline_rows(view.camera, self.geometry, fields)
         self._draw_planned(rows, plan, view, target, filled=True)
 
@@ -454,19 +456,32 @@ class Engine:
         if self.store.make_room(plan.tiles_wanted):
             plan = self._planned(view, stands_in=stands_in)
         if self._outdated:
-            plan = replace(plan, fetch=(*plan.fetch, *self._outdated_in(plan)))
+            plan = replace(plan, fetch=(*plan.fetch, *self._replaceable()))
         self._staging.grow(len(plan.fetch), slabs)
         self._loader.want(plan.fetch, self._soon)
         return self._marked(plan)
 
     def _replaceable(self) -> list[int]:
-        """Tiles in texture layers that show what was before planes came."""
+        """Tiles in texture layers that show what was before planes came: what was seen stays until its like is there."""
         return [number for number in self._outdated if number in self.store.cache]
 
-    def _outdated_in(self, plan: FramePlan) -> list[int]:
-        """Tiles that a plan or the minimap draws as they were before planes came: what was seen stays until its like is there."""
-        drawn = self.store.cache.keys_of(np.concatenate([plan.layers, plan.stand_ins]))
-        return [number for number in dict.fromkeys([*drawn, *self._resident.tolist()]) if number in self._outdated]
+    def _acquired(self, view: View) -> np.ndarray:
+        """(n_fields, n_channels) bool: the planes at the view's z and t, but for those that are still missing in tiles that are
+        resident: there they would be black, over their neighbours too."""
+        acquired = self._mosaic.acquired(view.z, view.t)
+        if not len(self._late):
+            return acquired
+        waits = np.isin(self._late_tiles, self._replaceable()).any(axis=1)
+        self._late, self._late_tiles = self._late[waits], self._late_tiles[waits]
+        here = self._late[(self._late[:, 2] == view.z) & (self._late[:, 3] == view.t)]
+        if not len(here):
+            return acquired
+        known, of = self._without_late, (len(self._late), view.z, view.t)
+        if known is None or known[0] is not acquired or known[1] != of:
+            shown = acquired.copy()
+            shown[here[:, 0], here[:, 1]] = False
+            known = self._without_late = acquired, of, shown
+        return known[2]
 
     def _marked(self, plan: FramePlan) -> FramePlan:
         """The plan, with its tiles noted as the most recently used, and those of the overview kept with its stand-ins."""
@@ -503,13 +518,16 @@ class Engine:
         """What a growing slide got since the last frame: packed tiles that hold it are read anew, fields are placed anew."""
         if self._follower is None:
             return
-        planes, geometries = self._follower.take()
+        planes, placed = self._follower.take()
         if not len(planes):
             return
         outdated = self._mosaic.tiles_shared_by(planes)
         self._loader.discard(outdated)
         self._outdated = {number for number in self._outdated.union(outdated) if number in self.store.cache}
-        self._mosaic.place(geometries)
+        self._mosaic.place(placed)
+        tiles = np.stack(self._mosaic.packed_tiles(planes) or [np.empty(len(planes), np.int64)], axis=-1)
+        self._late = np.concatenate([self._late, planes])
+        self._late_tiles = np.concatenate([self._late_tiles.reshape(-1, tiles.shape[1]), tiles])
         self._soon_for = self._laid_out_of = None
         self.growth += 1
 
@@ -556,7 +574,8 @@ class Engine:
 
     def _laid_out(self, view: View, source: _Source, level: int | None) -> Layout:
         """What of a source lies in a view; kept while frames of the same view are planned again, as tiles arrive."""
-        geometry, acquired = source.geometry(view.position_set), source.acquired(view.z, view.t)
+        acquired = source.acquired(view.z, view.t) if source is self._overview else self._acquired(view)
+        geometry = source.geometry(view.position_set)
         of = (view, self.store.capacity), (geometry, acquired)
         known = self._laid_out_of
         if known is None or of[0] != known[0] or any(map(operator.is_not, of[1], known[1])):
@@ -598,7 +617,7 @@ class Engine:
     def _draw(self, plan: FramePlan, view: View, target: Target) -> None:
         self._draw_plan(plan, view, target)
         if self.show_planned and self._follower is not None:
-            rows = planned_rows(view, self.geometry, self._mosaic.acquired(view.z, view.t))
+            rows = planned_rows(view, self.geometry, self._acquired(view))
             self._draw_planned(rows, plan, view, target)
         if self.show_outlines:
             fields = self.geometry.in_view(view.camera, 0)
@@ -617,6 +636,10 @@ class _Shown:
     overview: bool
 
 
+_Placed = tuple[dict[str, Geometry], dict[tuple[int, int], np.ndarray]]
+"""Geometries by position set, and (n_fields, n_channels) tables of the planes that exist by z and t."""
+
+
 class _Source:
     """A slide that is drawn from: its tile numbers, and where its fields lie under each position set."""
 
@@ -624,6 +647,8 @@ class _Source:
         self.slide = slide
         self.numbers = TileNumbers(slide, first_number)
         self._geometries: dict[str, Geometry] = {}
+        self._follows = slide.growing
+        self._known: dict[tuple[int, int], np.ndarray] = {}
         self._projected: dict[int, np.ndarray] = {}
 
     def geometry(self, position_set: str) -> Geometry:
@@ -650,16 +675,18 @@ class _Source:
         """Numbers of the tiles that show one of the (n, 4) planes (field, channel, z, t) and others as well: those of packed
         layers, and projections."""
         self._projected = {}
-        field, channel, z, t = np.asarray(planes, np.int64).T
-        slots = self.slide.fields["slot"][field].astype(np.int64)
-        numbers = [
-            self.numbers.encode(level, slots // cut.fields_per_tile, channel, z, t)
-            for level, cut in enumerate(self.slide.tiling.levels)
-            if cut.packed
-        ]
+        field, channel, _, t = np.asarray(planes, np.int64).T
+        numbers = self.packed_tiles(planes)
         if self.slide.size_z > 1:
             numbers += [self._projected_tiles(level, field, channel, t) for level in range(len(self.slide.tiling.levels))]
         return np.unique(np.concatenate(numbers)).tolist() if numbers else []
+
+    def packed_tiles(self, planes: np.ndarray) -> list[np.ndarray]:
+        """For each packed layer the (n,) numbers of the tiles that hold the (n, 4) planes."""
+        field, channel, z, t = np.asarray(planes, np.int64).T
+        slots = self.slide.fields["slot"][field].astype(np.int64)
+        cuts = enumerate(self.slide.tiling.levels)
+        return [self.numbers.encode(n, slots // cut.fields_per_tile, channel, z, t) for n, cut in cuts if cut.packed]
 
     def _projected_tiles(self, level: int, field: np.ndarray, channel: np.ndarray, t: np.ndarray) -> np.ndarray:
         """Numbers of all tiles of a layer that show these fields projected."""
@@ -673,21 +700,33 @@ class _Source:
     def acquired(self, z: int, t: int) -> np.ndarray:
         """(n_fields, n_channels) bool: which planes exist; of a projection, of which there is any."""
         if z < self.slide.size_z:
-            return self.slide.acquired(z, t)
+            if not self._follows:
+                return self.slide.acquired(z, t)
+            if (z, t) not in self._known:
+                self._known[z, t] = self.slide.acquired(z, t)
+            return self._known[z, t]
         if t not in self._projected or len(self._projected[t]) != self.slide.n_fields:
             self._projected[t] = projection.acquired(self.slide, t)
         return self._projected[t]
 
-    def placed_anew(self) -> dict[str, Geometry]:
-        """The geometries in use, of the fields as they are now. Any thread."""
-        return {name: self._still_or_anew(name, geometry) for name, geometry in list(self._geometries.items())}
+    def placed_anew(self) -> _Placed:
+        """The geometries and tables of planes in use, as they are now. By the thread that refreshes the slide."""
+        geometries = {name: self._still_or_anew(name, geometry) for name, geometry in list(self._geometries.items())}
+        return geometries, {time: self._table_now(time, before) for time, before in list(self._known.items())}
+
+    def _table_now(self, time: tuple[int, int], before: np.ndarray) -> np.ndarray:
+        try:
+            return self.slide.acquired(*time)
+        except SlideError:  # a server that is away: what is known of it comes with the next news
+            return before
 
     def _still_or_anew(self, name: str, geometry: Geometry) -> Geometry:
         """The same geometry where no field was added or moved, as in a planned scan."""
         return geometry if geometry.still_holds(self.slide, name) else Geometry(self.slide, name)
 
-    def place(self, geometries: dict[str, Geometry]) -> None:
+    def place(self, placed: _Placed) -> None:
         """Draw by these from now on."""
+        geometries, self._known = placed
         for name, geometry in self._geometries.items():
             if geometries.get(name) is not geometry:
                 geometry.close()
