@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from rawmosaic.storage.pyramid import Tiling
+from rawmosaic.storage.pyramid import TileKey, Tiling
 from rawmosaic.storage.testing import FailingSlide, GrowingSlide, SyntheticSlide
 from rawmosaic.viewer import OffscreenViewer
+from rawmosaic.viewer.camera import Camera
+from rawmosaic.viewer.plan import Geometry, View
+from rawmosaic.viewer.planned import planned_fields, planned_rows
+from rawmosaic.viewer.renderer import PLANNED_COLOR
 
 SIZE = (160, 120)
 
@@ -22,7 +28,7 @@ def mosaic() -> SyntheticSlide:
 
 def until(viewer: OffscreenViewer, shows: Callable[[np.ndarray], bool]) -> np.ndarray:
     """Frames that do not wait, until one shows what is expected."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not shows(image := viewer.render(wait=False)):
         assert time.monotonic() < end, "never shown"
         time.sleep(0.005)
@@ -85,3 +91,125 @@ def test_a_source_that_fails_meanwhile_is_asked_again():
 def test_a_finished_slide_has_no_thread_that_follows_it():
     with OffscreenViewer(FailingSlide(mosaic(), 0.0), size=SIZE) as viewer:
         assert viewer.engine._follower is None
+        assert viewer.engine.scan is None
+        assert not viewer.engine.wants_frame
+
+
+class Gated(GrowingSlide):
+    """A slide whose tiles are read only while the gate is open."""
+
+    def __init__(self, *arguments, **options):
+        self.gate = threading.Event()
+        self.gate.set()
+        super().__init__(*arguments, **options)
+
+    def _before(self, key: TileKey) -> None:  # noqa: ARG002
+        assert self.gate.wait(60)
+
+
+@pytest.mark.parametrize("scale", [0.05, 0.25])
+def test_what_was_seen_stays_while_the_tiles_it_shares_are_read_anew(scale: float):
+    growing = Gated(mosaic(), 8, fields_known=True)
+    with OffscreenViewer(growing, size=SIZE) as viewer:
+        viewer.look_at(*growing.slide.positions().mean(axis=0), scale=scale)
+        for look in viewer.channels:
+            look.limits = (0, 1)
+        seen = viewer.render()[..., :3] > 0
+        growing.gate.clear()
+        try:
+            before = viewer.engine.growth
+            growing.grow(4)
+            until(viewer, lambda _: viewer.engine.growth > before)
+            for _ in range(3):
+                assert (viewer.render(wait=False)[..., :3] > 0)[seen].all(), "something went dark"
+        finally:
+            growing.gate.set()
+        until(viewer, lambda image: (image[..., :3] > 0).sum() > seen.sum())
+        assert not viewer.engine._outdated or viewer.engine.wants_frame or viewer.engine._loader.pending
+
+
+def test_a_picture_that_waits_is_made_of_what_is_there_now():
+    growing = GrowingSlide(mosaic(), 2, fields_known=True)
+    with OffscreenViewer(growing, size=SIZE) as viewer:
+        viewer.fit()
+        viewer.render()
+        before = viewer.engine.growth
+        growing.grow(16)
+        until(viewer, lambda _: viewer.engine.growth > before)
+        with OffscreenViewer(mosaic(), size=SIZE) as whole:
+            whole.camera = viewer.camera
+            for look, other in zip(whole.channels, viewer.channels, strict=True):
+                look.limits, look.color = other.limits, other.color
+            np.testing.assert_array_equal(viewer.render(), whole.render())
+
+
+def test_a_planned_scan_keeps_its_geometry_and_another_gets_a_new_one():
+    for planned in (True, False):
+        growing = GrowingSlide(mosaic(), 2, fields_known=planned)
+        with OffscreenViewer(growing, size=SIZE) as viewer:
+            viewer.render()
+            geometry, before = viewer.engine.geometry, viewer.engine.growth
+            growing.grow(6)
+            until(viewer, lambda _, viewer=viewer, before=before: viewer.engine.growth > before)
+            assert (viewer.engine.geometry is geometry) is planned
+
+
+def test_a_scan_is_counted_until_it_is_finished():
+    growing = GrowingSlide(mosaic(), 4, fields_known=True)
+    with OffscreenViewer(growing, size=SIZE) as viewer:
+        until(viewer, lambda _: viewer.engine.scan is not None)
+        first = viewer.engine.scan
+        assert (first.state, first.fields, first.planes) == ("running", 2, 4)
+        growing.grow(3)
+        until(viewer, lambda _: viewer.engine.scan.planes == 7)
+        assert (viewer.engine.scan.fields, viewer.engine.scan.planned_fields) == (4, 9)
+        assert viewer.engine.scan.newest == (3, 0, 0, 0)
+        growing.grow(11)
+        until(viewer, lambda _: not viewer.engine.scan.goes_on)
+        assert (viewer.engine.scan.state, viewer.engine.scan.fields) == ("finished", 9)
+
+
+# planned positions
+
+
+def around(image: np.ndarray, x: float, y: float) -> np.ndarray:
+    """The pixels within one of a place, (k, 3)."""
+    column, row = int(x), int(y)
+    return image[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2, :3].reshape(-1, 3)
+
+
+def test_what_is_planned_is_outlined_until_it_is_acquired():
+    growing = GrowingSlide(mosaic(), 0, fields_known=True)
+    dim = np.round(255 * np.array(PLANNED_COLOR)).astype(int)
+    with OffscreenViewer(growing, size=SIZE) as viewer:
+        viewer.fit()
+        viewer.engine.camera = viewer.engine.camera.zoomed(0.8 * viewer.engine.camera.scale)
+        viewer.engine.show_planned = True
+        acquired = 0
+        for n_planes in (0, 8, 10):
+            growing.grow(n_planes)
+            acquired += n_planes // 2
+            until(viewer, lambda _, acquired=acquired: viewer.engine.scan is not None and viewer.engine.scan.fields == acquired)
+            image, camera, geometry = viewer.render(), viewer.engine.camera, viewer.engine.geometry
+            for field in range(9):
+                left, top, right, bottom = geometry.box_of(field, 0)
+                sides = [(right, 0.5 * (top + bottom)), (0.5 * (left + right), bottom)]  # beside fields that come later
+                dims = [(np.abs(around(image, *camera.to_window(*side)) - dim).max(axis=1) <= 1).any() for side in sides]
+                assert field < acquired or all(dims), f"field {field} has no outline"
+        assert not (np.abs(image[..., :3] - dim).max(axis=-1) <= 1).any()
+
+
+def test_planned_means_what_would_be_seen():
+    slide = mosaic()
+    geometry, has = Geometry(slide, "stage"), np.zeros((9, 2), bool)
+    has[:4, 0] = True
+    view = View(Camera(0.0, 0.0, 1.0, (160, 120)).fitted(geometry.bounds_um), (0, 1))
+    assert planned_fields(view, geometry, has).tolist() == [4, 5, 6, 7, 8]
+    assert planned_fields(replace(view, channels=(1,)), geometry, has).tolist() == list(range(9))
+    assert planned_fields(replace(view, channels=()), geometry, has).tolist() == [4, 5, 6, 7, 8]
+    near = replace(view.camera, scale=8.0, x_um=geometry.centres_um(0)[5, 0], y_um=geometry.centres_um(0)[5, 1])
+    assert planned_fields(replace(view, camera=near), geometry, has).tolist() == [5], "only what is in view"
+    assert planned_fields(view, geometry, has[:6]).tolist() == [4, 5], "fields that the table has not heard of are left out"
+    assert len(planned_rows(view, geometry, has)) == 5
+    far = replace(view.camera, scale=0.01)
+    assert len(planned_rows(replace(view, camera=far), geometry, has)) == 0, "lines would be all there is to see"
