@@ -37,9 +37,6 @@ HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS = 1000, 4000
 LINGER_MS = 100
 """What is said last (that an answer is no longer wanted) may take so long to leave."""
 
-LARGE_NBYTES = 1 << 16
-"""A buffer of more is sent from where it lies."""
-
 REPEATABLE = ("busy", "lost")
 """Errors after which the same request may be answered later."""
 
@@ -164,8 +161,7 @@ class Wire:
                 self._greeted, self._hello = True, hello
             number = next(self._ids)
             frames = request_frames(Request(number, op, slide, priority, body, tuple(buffers)))
-            # large buffers are handed over as they are: whoever sent them leaves them alone until they are answered
-            socket.send_multipart(frames, zmq.NOBLOCK, copy=not any(len(frame) > LARGE_NBYTES for frame in frames))
+            socket.send_multipart(frames, zmq.NOBLOCK)
         except zmq.Again:
             return None
         return number
