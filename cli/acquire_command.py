@@ -36,7 +36,7 @@ KEYS = click.option("--keys", metavar="FOLDER", help="Folder of the keys; else R
 def command() -> None:
     """Take in what microscopes acquire: from the camera to the slide, nothing lost.
 
-    Programs that scan send their planes to the server (in Python: rawmosaic.net.acquisition.Scanner). A plane that it acknowledged
+    Programs that scan send their planes to the server (Python: rawmosaic.net.acquisition.Scanner). A plane that it acknowledged
     is in the slide, whatever is killed in between.
     """
 
@@ -59,7 +59,7 @@ def command() -> None:
 )
 @click.option(
     "--spool-gb",
-    type=click.FloatRange(min=0.001),
+    type=click.FloatRange(min=0.01),
     default=16.0,
     show_default=True,
     help="Room for planes to be written, for each scan.",

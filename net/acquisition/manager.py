@@ -51,6 +51,7 @@ from rawmosaic.net.protocol import (
 from rawmosaic.storage.errors import (
     AccessError,
     NotASlideError,
+    OutOfRangeError,
     ProtocolError,
     SlideError,
     UnreachableError,
@@ -71,6 +72,9 @@ MOST_SHOWN = 50
 
 LEAST_FREE_NBYTES = 1 << 30
 """A scan begins only where the disk has so much room, or what one spool may take if that is less."""
+
+LEAST_NBYTES = 1 << 20
+"""Of a spool, and of a window."""
 
 LOCK, FINISHED = "manager.lock", "finished.scans"
 
@@ -127,6 +131,9 @@ class Manager:
         insecure: bool = False,
         free_nbytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
     ):
+        for what, nbytes in (("spool", spool_nbytes), ("window", window_nbytes)):
+            if nbytes < LEAST_NBYTES:
+                raise OutOfRangeError(f"{what} of that size", nbytes, f"give it {LEAST_NBYTES} bytes at least")
         self.data = Path(os.path.abspath(data))
         bind = server_address(bind)
         proxy_bind = f"{bind.rpartition(':')[0]}:*"

@@ -168,7 +168,7 @@ class Scanner:
         found = manager.request(START, body=body, buffers=buffers, timeout_s=self._timeout_s).body
         ends, pause_s = time.monotonic() + self._timeout_s, FIRST_PAUSE_S
         while not found.get("address") and found.get("state") in ("waiting", "acquiring", "failed"):
-            if time.monotonic() > ends:
+            if time.monotonic() > ends or found.get("state") == "failed":
                 reason = found.get("error") or "its process does not come up; look at the server's log"
                 raise UnreachableError(f"the server has begun the scan, but takes no planes: {reason}", location=self.address)
             time.sleep(pause_s)

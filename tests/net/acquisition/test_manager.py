@@ -21,7 +21,7 @@ from rawmosaic.net.acquisition.simulate import place_of, planes_in_order, simula
 from rawmosaic.net.protocol import ConflictError, ExistsError, FullError
 from rawmosaic.net.remote_slide import RemoteSlide
 from rawmosaic.storage import open_slide
-from rawmosaic.storage.errors import AccessError, AcquisitionError, NotASlideError, UnreachableError
+from rawmosaic.storage.errors import AccessError, AcquisitionError, NotASlideError, OutOfRangeError, UnreachableError
 from rawmosaic.storage.hdf5.verify import verify_slide
 from rawmosaic.storage.slide import Slide
 from rawmosaic.storage.testing import SyntheticSlide
@@ -155,16 +155,16 @@ def test_the_next_scan_begins_while_the_last_is_finished(serve, data):
 
 
 def test_the_page_cache_and_a_small_window_lose_nothing(serve):
-    camera = microscope(4)
-    with Scanner(serve(durability="page-cache", window_nbytes=3 * 2 * 40 * 60).address) as scanner:
+    camera = microscope(4, field_shape=(400, 500))
+    with Scanner(serve(durability="page-cache", window_nbytes=1 << 20).address) as scanner:
         begin(scanner, "a", camera)
         send_all(scanner, camera)
     assert_same(scanner.location, camera)
 
 
 def test_a_full_spool_holds_the_scanner_and_no_plane_is_dropped(serve):
-    camera = microscope(5, grid=(3, 4))
-    with Scanner(serve(spool_nbytes=6 * 2 * 40 * 60).address) as scanner:
+    camera = microscope(5, field_shape=(400, 500))  # twice as much as the spool may hold
+    with Scanner(serve(spool_nbytes=2_500_000).address) as scanner:
         begin(scanner, "a", camera)
         send_all(scanner, camera)
     assert_same(scanner.location, camera)
@@ -198,6 +198,12 @@ def test_a_hostile_scanner_harms_nobody_else(serve, data):
 
 
 # names, ends
+
+
+@pytest.mark.parametrize("options", [{"spool_nbytes": 1000}, {"window_nbytes": 0}])
+def test_a_spool_or_a_window_that_holds_nothing_is_refused(serve, options):
+    with pytest.raises(OutOfRangeError, match="at least"):
+        serve(**options)
 
 
 def test_a_name_that_is_taken_is_refused(serve, data):
