@@ -11,6 +11,13 @@ from pathlib import Path
 
 from rawmosaic.storage.errors import WriteError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+_FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)
+
 _ATTEMPTS, _PAUSE_S = 50, 0.01
 """Windows replaces no file that somebody reads just now."""
 
@@ -26,7 +33,7 @@ def replace_json(path: Path, value: Mapping, *, durable: bool = False) -> None:
             json.dump(value, file, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
             if durable:
                 file.flush()
-                os.fsync(file.fileno())
+                sync_file(file.fileno())
         _replace(temporary, path)
         if durable:
             sync_folder(path.parent)
@@ -58,6 +65,12 @@ def sync_folder(folder: Path) -> None:
 
 def sync_file(descriptor: int) -> None:
     """Have the disk keep what a file holds by now; OSError."""
+    if _FULL_SYNC is not None:  # macOS: `fsync` leaves it in the disk's own memory
+        try:
+            fcntl.fcntl(descriptor, _FULL_SYNC)
+            return
+        except OSError:  # a file system that knows no more than `fsync`
+            pass
     getattr(os, "fdatasync", os.fsync)(descriptor)
 
 

@@ -58,8 +58,13 @@ SMALLEST_SEGMENT_NBYTES = 1 << 16
 RETRY_S = 0.25
 """While there is no room, one looks again so often."""
 
+SLOW_S = 2.0
+"""A disk that has been syncing for so long is mentioned: whoever waits hears that somebody is there."""
+
 PATIENCE_S = 30.0
 """A writer that released nothing for so long while the spool is full is mentioned."""
+
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 log = logging.getLogger("rawmosaic.net.acquisition")
 
@@ -123,6 +128,7 @@ class Intake:
         self._changed = threading.Condition()
         self._ending = self._giving_up = self._wants_rotation = False
         self._n_appended = self._n_synced = 0
+        self._syncing_since: float | None = None
         self._released = 0
         segment_nbytes = max(SMALLEST_SEGMENT_NBYTES, min(SEGMENT_NBYTES, spool_nbytes // SEGMENTS_A_BUDGET))
         self._spool = spool(self.folder / SPOOL_FOLDER, segment_nbytes)
@@ -142,6 +148,14 @@ class Intake:
         self._appender_ended = False
         self._appender.start()
         self._syncer.start()
+
+    @property
+    def reason_to_wait(self) -> str:
+        """Why who waits has to: nothing is taken in, or the disk is slow; empty where all goes well."""
+        since = self._syncing_since
+        if self.held or since is None or (lasted := time.monotonic() - since) < SLOW_S:
+            return self.held
+        return f"the disk is slow: it has been writing for {lasted:.0f} s"
 
     @property
     def spool_nbytes(self) -> int:
@@ -255,6 +269,7 @@ class Intake:
                     self._spool.append(facts, [payload])
                 except WriteError as error:
                     reason = _reason(error)
+                    self._wants_rotation = error.errno not in _FULL
                 else:
                     self._n_appended += 1
                     self._say_held("")
@@ -294,7 +309,7 @@ class Intake:
         if reason and not self.held:
             log.warning("held: %s", reason)
         elif self.held and not reason:
-            log.warning("goes on")
+            log.warning("planes are taken in again")
         self.held = reason
 
     def _end_begun(self, arrival: Arrival) -> Mapping:
@@ -329,11 +344,14 @@ class Intake:
         n_appended = self._n_appended
         try:
             if n_appended > self._n_synced and (self._durability == FSYNC or has_end):
+                self._syncing_since = time.monotonic()
                 self._spool.sync()
                 self._n_synced = n_appended
         except WriteError as error:
             self._done([(arrival, self._taken_back(arrival, error)) for arrival, _ in batch])
             return
+        finally:
+            self._syncing_since = None
         outcomes = [(arrival, self._told(arrival, outcome)) for arrival, outcome in batch]
         new = [arrival for arrival, _ in batch if arrival.is_new]
         self.acknowledged += len(new)
@@ -403,6 +421,6 @@ def _pixels_crc(header: PlaneHeader, payload: Buffer) -> int:
 
 
 def _reason(error: WriteError) -> str:
-    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+    if error.errno in _FULL:
         return "the disk is full; make room on it"
     return str(error)

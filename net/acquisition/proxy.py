@@ -236,9 +236,9 @@ class SlideProxy:
                             self._bell.recv(64)
                 self._answer_done()
                 now = time.monotonic()
-                if now >= next_held and self.intake.held:
+                if now >= next_held and (reason := self.intake.reason_to_wait):
                     next_held = now + HELD_S
-                    self._say_held(self.intake.held)
+                    self._say_held(reason)
             self._answer_done()
         except BaseException as error:
             log.exception("the proxy breaks down")
@@ -465,11 +465,18 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("folder", type=Path, help="the scan's folder")
     parser.add_argument("--bind", default=LOOPBACK, metavar="ADDRESS", help="where the scanner connects (default %(default)s)")
     parser.add_argument("--durability", choices=DURABILITIES, default=FSYNC)
-    parser.add_argument("--spool-bytes", type=parse_bytes, default=SPOOL_NBYTES, metavar="BYTES", help="budget of the spool")
-    parser.add_argument("--window-bytes", type=parse_bytes, default=WINDOW_NBYTES, metavar="BYTES", help="planes on their way")
+    parser.add_argument("--spool-bytes", type=_amount, default=SPOOL_NBYTES, metavar="BYTES", help="budget of the spool")
+    parser.add_argument("--window-bytes", type=_amount, default=WINDOW_NBYTES, metavar="BYTES", help="planes on their way")
     parser.add_argument("--keys", metavar="FOLDER", help="folder of the key pair and of the list of scanners")
     parser.add_argument("--insecure", action="store_true", help="let in everybody who reaches the address, and encrypt nothing")
     return parser.parse_args(arguments)
+
+
+def _amount(text: str) -> int:
+    try:
+        return parse_bytes(text)
+    except SlideError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _wait_for_end_of_input(over: threading.Event) -> None:

@@ -125,8 +125,20 @@ class BareScanner:
         return reply
 
     def hears_next(self, number: int) -> bool:
-        """Whether the next reply is to this request: whatever was asked before is not answered yet."""
-        return self.receive()["id"] == number
+        """Whether the next answer is to this request: whatever was asked before is not answered yet."""
+        return self.answer()["id"] == number
+
+    def answer(self) -> dict:
+        """The header of the next reply that is an answer, and not word that one has to wait."""
+        while (reply := self.receive())["status"] == "more":
+            pass
+        return reply
+
+    def held_for(self, reason: str) -> dict:
+        """The word that one has to wait, for this reason."""
+        while (reply := self.receive())["status"] != "more" or reason not in reply["reason"]:
+            assert reply["status"] == "more", reply
+        return reply
 
     def ask(self, op: str, buffers: tuple[bytes, ...] = (), **keys) -> dict:
         """Send a request, and wait for its reply."""
