@@ -110,6 +110,7 @@ class ScanCounter:
 
     def end(self, now: float, *, finished: bool) -> None:
         """Nothing comes any more. `finished`: its writer said so."""
+        self._is_plan = self._is_plan or (finished and self._pending > 0)  # in the end, fields without a plane were planned
         self._end = self._end or (now, finished)
 
     def progress(self, now: float) -> ScanProgress:
