@@ -13,6 +13,9 @@ from PIL import Image
 IN_A_WINDOW = {"qt_viewer": "tests/viewer/test_qt.py"}
 """Examples that need a display, and where they are run."""
 
+NEEDS = {"micromanager_scan": "mm_test_adapters"}
+"""Examples that need more than rawmosaic, and the package that comes with it."""
+
 EXAMPLES = sorted(path for path in (Path(__file__).parents[1] / "examples").glob("*.py") if path.stem not in IN_A_WINDOW)
 
 
@@ -28,6 +31,8 @@ def run(example: Path, folder: Path) -> tuple[str, np.ndarray]:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs(example: Path, tmp_path: Path):
+    if example.stem in NEEDS:
+        pytest.importorskip(NEEDS[example.stem], reason=f"{example.name} says what to install")
     said, picture = run(example, tmp_path)
     assert said
     assert picture.std() > 1

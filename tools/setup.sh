@@ -4,8 +4,8 @@
 #   PYTHON   the interpreter to use (default: the newest of python3.14 … python3.11, python3)
 #   VENV     where the virtual environment lies (default: .venv)
 #
-#   tools/setup.sh tests   also what tests of the window, of the web page and of the Qt widget need: a display that nobody sees, a
-#                          browser, Qt. They are skipped without.
+#   tools/setup.sh tests   also what tests of the window, of the web page, of the Qt widget and of microscopes need: a display
+#                          that nobody sees, a browser, Qt, pymmcore-plus with demo devices. They are skipped without.
 #
 # System packages are installed only by root and only through apt-get; otherwise the exact line to type is printed.
 set -eu
@@ -16,11 +16,14 @@ STAMP=$VENV/.ready
 DISPLAY_TRIED=$VENV/.display-tried
 BROWSER_TRIED=$VENV/.browser-tried
 QT_TRIED=$VENV/.qt-tried
+MICROMANAGER_TRIED=$VENV/.micromanager-tried
 
 EGL_PACKAGES="libegl1 libgl1 libopengl0 libegl-mesa0 libgl1-mesa-dri"
 DISPLAY_PACKAGES="xvfb xdotool"
 BROWSER_PACKAGES="chromium npm"
 QT_PACKAGES="libxcb-cursor0 libxcb-icccm4 libxcb-keysyms1 libxcb-shape0 libxkbcommon-x11-0 libdbus-1-3 libfontconfig1 libglib2.0-0"
+
+MICROMANAGER_COMPILED="pymmcore,mm-test-adapters,tensorstore,shapely,pydantic-core"
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
@@ -121,6 +124,25 @@ prepare_qt() {
     say "tests of the Qt widget will be skipped; to run them: $VENV/bin/pip install -e '.[qt]'"
 }
 
+micromanager_works() {
+    "$VENV/bin/python" -c 'import mm_test_adapters; from pymmcore_plus import CMMCorePlus; CMMCorePlus().loadSystemConfiguration()' \
+        >/dev/null 2>&1
+}
+
+# Never fails: without pymmcore-plus and its demo devices the tests with a microscope are skipped, and say so.
+prepare_micromanager() {
+    micromanager_works && return 0
+    if [ ! -e "$MICROMANAGER_TRIED" ]; then
+        touch "$MICROMANAGER_TRIED"
+        say "installing pymmcore-plus and Micro-Manager's demo devices for the tests"
+        # Where one of them is not ready-made for this Python, nobody waits for a compiler.
+        "$VENV/bin/python" -m pip --disable-pip-version-check install --quiet --only-binary "$MICROMANAGER_COMPILED" \
+            -e '.[micromanager-demo]' </dev/null || true
+        micromanager_works && return 0
+    fi
+    say "tests with Micro-Manager's demo devices will be skipped; to run them: $VENV/bin/pip install -e '.[micromanager-demo]'"
+}
+
 has_browser() {
     for name in chromium chromium-browser google-chrome google-chrome-stable; do
         command -v "$name" >/dev/null 2>&1 && return 0
@@ -167,4 +189,5 @@ if [ "${1:-}" = tests ]; then
     prepare_display
     prepare_browser
     prepare_qt
+    prepare_micromanager
 fi

@@ -31,6 +31,7 @@ from rawmosaic.net.acquisition.micromanager_geometry import CameraView
 from rawmosaic.net.acquisition.plan import check_name
 from rawmosaic.net.acquisition.scanner import Scanner
 from rawmosaic.net.acquisition.useq_plan import SequencePlan, place_of, plan_sequence
+from rawmosaic.net.protocol import ExistsError
 from rawmosaic.storage.errors import (
     AccessError,
     AcquisitionError,
@@ -45,6 +46,9 @@ from rawmosaic.storage.slide import Channel, Header
 
 WAITING_NBYTES = 256 << 20
 """Frames that pymmcore-plus may queue for a handler that is given to a run; then the run waits."""
+
+TIMEOUT_S = 60.0
+"""How long a run is held up by a server that is not there; a restart takes less."""
 
 LOOK_S = 0.2
 """A wait is made of such pieces, so that it sees what else happens."""
@@ -76,10 +80,12 @@ class SlideHandler:
     channels, size_z, size_t
         For runs of single events, which do not announce what they take: names or `Channel` values, and how many steps of z and t
         there may be. For sequences, `channels` gives more facts of channels of those names.
+    timeout_s
+        How long the run waits for a server that does not answer, before it goes on without.
     on_error
         ``"continue"``: the run goes on without the server; ``"cancel"``: it is cancelled.
     scanner
-        Makes the scanner of a run, instead of ``Scanner(address, keys)``.
+        Makes the scanner of a run, instead of ``Scanner(address, keys, timeout_s=timeout_s)``.
 
     Attributes
     ----------
@@ -105,6 +111,7 @@ class SlideHandler:
         channels: Sequence[str | Channel] | None = None,
         size_z: int | None = None,
         size_t: int | None = None,
+        timeout_s: float = TIMEOUT_S,
         on_error: Literal["continue", "cancel"] = "continue",
         scanner: Callable[[], Scanner] | None = None,
     ):
@@ -122,7 +129,7 @@ class SlideHandler:
         self._pixel_size_um, self._sensor_shape = pixel_size_um, sensor_shape
         self._orientation, self._camera_angle_deg = orientation, camera_angle_deg
         self._announced = {"channels": channels, "size_z": size_z, "size_t": size_t}
-        self._open_scanner = scanner or (lambda: Scanner(address, keys))
+        self._open_scanner = scanner or (lambda: Scanner(address, keys, timeout_s=timeout_s))
         self._run: _Run | None = None
         self._slide_name, self._uid = "", ""
         self._runs = 0
@@ -256,7 +263,7 @@ class SlideHandler:
         names = [f"{self.name} {moment}", f"{self.name} {moment} {self._runs}"] if self.name else [f"scan {moment}"]
         if self.name and self._runs == 1:
             names.insert(0, self.name)
-        trouble: AcquisitionError | None = None
+        trouble: ExistsError | None = None
         for name in names:
             header = Header(
                 name=name,
@@ -278,7 +285,7 @@ class SlideHandler:
                     scenes=plan.scenes,
                     orientation=view.orientation,
                 )
-            except AcquisitionError as error:  # the name may be taken
+            except ExistsError as error:
                 trouble = trouble or error
             else:
                 return name

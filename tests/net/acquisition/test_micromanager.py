@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,9 +22,11 @@ from microscope import SENSOR, LocalScanner, Microscope, pixel_places, seen
 from pymmcore_plus import CMMCorePlus
 
 from rawmosaic.net.acquisition import micromanager
+from rawmosaic.net.acquisition.manager import Manager
 from rawmosaic.net.acquisition.micromanager import SlideHandler
 from rawmosaic.storage import open_slide
 from rawmosaic.storage.errors import AcquisitionError, SlideError, UnreachableError
+from rawmosaic.storage.hdf5.verify import verify_slide
 from rawmosaic.storage.slide import Slide
 
 PATIENCE_S = 60
@@ -492,3 +497,100 @@ def test_a_run_does_not_get_far_ahead_of_a_slow_server(microscope: Microscope, t
     assert handler.error is None
     assert handler.taken == n_frames
     assert came[0] <= most + 2  # one is taken in, and one was handed out while the run waits
+
+
+# the acquisition server itself
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Manager]:
+    with Manager(tmp_path, "tcp://127.0.0.1:*") as server:
+        yield server
+
+
+def whole_sequence() -> useq.MDASequence:
+    """Everything at once: two positions with grids, two colours, z and t."""
+    return useq.MDASequence(
+        axis_order="tpgcz",
+        channels=channels(),
+        stage_positions=[useq.Position(x=-60, y=0, z=1, name="left"), useq.Position(x=60, y=0, z=1, name="right")],
+        grid_plan=grid(1, 2),
+        z_plan=useq.ZRangeAround(range=1, step=1),
+        time_plan=useq.TIntervalLoops(interval=0, loops=2),
+    )
+
+
+def addresses(microscope: Microscope) -> list[tuple[int, int, int, int]]:
+    """(field, channel, z, t) of the frames of `whole_sequence`, from what its events say."""
+    indices = [event.index for _, event, _ in microscope.frames]
+    return [(2 * index["p"] + index["g"], index["c"], index["z"], index["t"]) for index in indices]
+
+
+@pytest.mark.parametrize("given_to_the_run", [False, True], ids=["attached", "given to the run"])
+def test_the_slide_on_the_server_equals_plane_for_plane_what_the_core_handed_out(
+    given_to_the_run: bool, microscope: Microscope, server: Manager
+):
+    microscope.turn_camera([[0, -1], [1, 0]])
+    handler = SlideHandler(server.address, name="section 12", core=microscope.core)
+    if given_to_the_run:
+        microscope.core.mda.run(whole_sequence(), output=handler)
+    else:
+        with handler:
+            microscope.core.mda.run(whole_sequence())
+    location = handler.result(PATIENCE_S)
+    with open_slide(location) as slide:
+        assert Path(location).name == "section 12.h5"
+        assert slide.header.name == "section 12"
+        assert slide.scenes == ("left", "right")
+        assert_planes_are_the_frames(slide, addresses(microscope), microscope)
+        assert_mosaic_is_the_specimen(slide)
+        for address, (_, event, meta) in zip(addresses(microscope), microscope.frames, strict=True):
+            kept = slide.plane_metadata(*address)
+            assert kept["index"] == {str(axis.value): number for axis, number in event.index.items()}
+            assert kept["stage_um"]["z"] == meta["position"]["z"]
+    assert verify_slide(location) == []
+
+
+def test_a_killed_process_of_the_server_costs_no_frame(microscope: Microscope, server: Manager, tmp_path: Path):
+    def kill_the_proxy() -> None:
+        if len(microscope.frames) == 5:
+            said = json.loads((tmp_path / "a run.scan" / "proxy.json").read_text())
+            os.kill(said["pid"], signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
+
+    microscope.camera.on_snap = kill_the_proxy
+    with SlideHandler(server.address, name="a run", core=microscope.core) as handler:
+        microscope.core.mda.run(whole_sequence())
+    with open_slide(handler.result(PATIENCE_S)) as slide:
+        assert_planes_are_the_frames(slide, addresses(microscope), microscope)
+
+
+def test_a_cancelled_run_is_marked_on_the_server(microscope: Microscope, server: Manager):
+    def stop_after_three() -> None:
+        if len(microscope.frames) == 3:
+            microscope.core.mda.cancel()
+
+    microscope.camera.on_snap = stop_after_three
+    with SlideHandler(server.address, name="a run", core=microscope.core) as handler:
+        microscope.core.mda.run(whole_sequence())
+    with open_slide(handler.result(PATIENCE_S)) as slide:
+        assert slide.header.extra["ended_early"]
+        assert_planes_are_the_frames(slide, addresses(microscope), microscope)
+
+
+def test_a_name_that_the_server_has_already_loses_no_run(microscope: Microscope, server: Manager):
+    sequence = useq.MDASequence(channels=channels("DAPI"), stage_positions=[(0, 0)])
+    locations = []
+    for _ in range(2):
+        with SlideHandler(server.address, name="the same", core=microscope.core) as handler:
+            microscope.core.mda.run(sequence)
+        locations.append(handler.result(PATIENCE_S))
+    first, second = (Path(location).name for location in locations)
+    assert first == "the same.h5"
+    assert second.startswith("the same ")
+
+
+def test_a_run_goes_on_where_no_server_is(microscope: Microscope):
+    handler = SlideHandler("tcp://127.0.0.1:9", name="a run", core=microscope.core, timeout_s=0.3)
+    with pytest.raises(UnreachableError), handler:
+        microscope.core.mda.run(useq.MDASequence(channels=channels("DAPI"), stage_positions=[(0, 0), (30, 0)]))
+    assert len(microscope.frames) == handler.missed == 2
