@@ -47,7 +47,7 @@ def _tools(desk: Desk) -> None:
 def _list(desk: Desk) -> None:
     board = desk.board
     numbers = list(board.annotations)
-    flags = imgui.TableFlags_.row_bg.value | imgui.TableFlags_.scroll_y.value
+    flags = imgui.TableFlags_.row_bg.value | imgui.TableFlags_.scroll_y.value | imgui.TableFlags_.pad_outer_x.value
     row = imgui.get_text_line_height() + 2 * imgui.get_style().cell_padding.y
     height = row * min(len(numbers), ROWS_SHOWN) + theme.units(4)
     if not imgui.begin_table("annotations", 2, flags, (0, height)):

@@ -19,6 +19,8 @@ from rawmosaic.viewer.ui.overlays import Rect
 from rawmosaic.viewer.ui.widgets import packed, panel
 
 LARGEST_UNITS = (220.0, 170.0)
+LARGEST_PART = 0.36
+"""Of the picture's width and height."""
 PERIOD_S = 0.25
 SMALLEST_BOX_UNITS = 5.0
 
@@ -74,7 +76,8 @@ class Minimap:
     def size_px(self, desk: Desk) -> tuple[int, int]:
         """Of the mosaic's shape, within the largest size."""
         left, top, right, bottom = desk.engine.geometry.bounds_um
-        largest = theme.units(LARGEST_UNITS[0]), theme.units(LARGEST_UNITS[1])
+        parts = [LARGEST_PART * size for size in desk.engine.size]
+        largest = [min(theme.units(most), part) for most, part in zip(LARGEST_UNITS, parts, strict=True)]
         per_um = min(largest[0] / max(right - left, 1e-9), largest[1] / max(bottom - top, 1e-9))
         return max(round((right - left) * per_um), 24), max(round((bottom - top) * per_um), 24)
 

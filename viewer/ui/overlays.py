@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 from imgui_bundle import imgui
 
 from rawmosaic.viewer.controls import KEYS
@@ -10,12 +12,13 @@ from rawmosaic.viewer.probe import counts_at, spot_at
 from rawmosaic.viewer.scale_bar import fitting_bar
 from rawmosaic.viewer.ui import theme
 from rawmosaic.viewer.ui.desk import Desk
-from rawmosaic.viewer.ui.widgets import dim, overlay, packed, panel, shortened
+from rawmosaic.viewer.ui.widgets import overlay, packed, panel, place_within, shortened, stay_within, wrapped
 
 Rect = tuple[float, float, float, float]
 """x, y, width, height, window pixels."""
 
 STATUS_UNITS = 26
+KEYS_UNITS, TWO_COLUMNS_UNITS = 1060, 700
 MOST_COUNTS = 6
 """Channels whose counts are told in the status line."""
 
@@ -110,19 +113,28 @@ def statistics(desk: Desk, area: Rect) -> None:
             imgui.text(line)
 
 
-def keys(desk: Desk, area: Rect) -> None:
-    """All keys; any click or `?` closes."""
-    x, y, width, height = area
-    imgui.set_next_window_pos((x + 0.5 * width, y + 0.5 * height), imgui.Cond_.always.value, (0.5, 0.5))
-    imgui.set_next_window_size_constraints((0, 0), (width, height))
-    flags = imgui.WindowFlags_.no_collapse.value | imgui.WindowFlags_.always_auto_resize.value
-    _, desk.shown.keys = imgui.begin("Keys and mouse", True, flags | imgui.WindowFlags_.no_saved_settings.value)
-    if imgui.begin_table("keys", 2, imgui.TableFlags_.row_bg.value | imgui.TableFlags_.sizing_fixed_fit.value):
-        for key, what in KEYS.items():
+def keys(desk: Desk) -> None:
+    """All keys over the whole window, in two columns where there is room; `?`, Escape or the cross closes."""
+    size = imgui.get_io().display_size
+    area = (0.0, 0.0, size.x, size.y)
+    columns = 2 if area[2] >= theme.units(TWO_COLUMNS_UNITS) else 1
+    place_within(area, (KEYS_UNITS * columns / 2, 0), (0.5, 0.5))
+    flags = imgui.WindowFlags_.no_collapse.value | imgui.WindowFlags_.no_saved_settings.value
+    _, desk.shown.keys = imgui.begin("Keys and mouse", True, flags)
+    stay_within(area)
+    lines = list(KEYS.items())
+    rows = -(-len(lines) // columns)
+    width = max(imgui.calc_text_size(key).x for key in KEYS)
+    if imgui.begin_table("keys", 2 * columns, imgui.TableFlags_.row_bg.value):
+        for number in range(columns):
+            imgui.table_setup_column(f"key {number}", imgui.TableColumnFlags_.width_fixed.value, width)
+            imgui.table_setup_column(f"what {number}", imgui.TableColumnFlags_.width_stretch.value)
+        for row in zip_longest(*(lines[first : first + rows] for first in range(0, len(lines), rows)), fillvalue=("", "")):
             imgui.table_next_row()
-            imgui.table_next_column()
-            imgui.text(key)
-            imgui.table_next_column()
-            dim(what)
+            for key, what in row:
+                imgui.table_next_column()
+                imgui.text(key)
+                imgui.table_next_column()
+                wrapped(what, theme.DIM)
         imgui.end_table()
     imgui.end()

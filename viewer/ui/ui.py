@@ -95,7 +95,7 @@ class Panels:
             overlays.statistics(desk, area)
         self.figure.draw(desk, area)
         if desk.shown.keys:
-            overlays.keys(desk, area)
+            overlays.keys(desk)
         if desk.shown.messages:
             messages_panel.draw(desk, area)
 
