@@ -15,6 +15,9 @@ import numpy as np
 MOST_NBYTES = 16 << 10
 """Of a plane's metadata as JSON."""
 
+MOST_RUN_NBYTES = 4 << 20
+"""Of a run's metadata: a sequence of very many positions is longer, and they are in the table of fields as well."""
+
 GIVEN_UP_FIRST = ("camera_metadata", "event_metadata", "properties")
 """What is left out of metadata that are too long, and named in `left_out`."""
 
@@ -49,10 +52,11 @@ def plane_metadata(event: Any, meta: Mapping, began: datetime | None) -> dict:
 
 
 def run_metadata(sequence: Any, summary: Mapping) -> dict:
-    """What is kept with the slide: the summary of the run and its sequence, as they are."""
+    """What is kept with the slide: the summary of the run and its sequence, as they are; at most MOST_RUN_NBYTES of JSON."""
     rest = {name: value for name, value in summary.items() if name != "mda_sequence"}
     dumped = sequence.model_dump(mode="json", exclude_unset=True) if hasattr(sequence, "model_dump") else None
-    return plain({"source": "Micro-Manager", "program": "pymmcore-plus", "summary": rest, "sequence": dumped})
+    facts = {"source": "Micro-Manager", "program": "pymmcore-plus", "summary": rest, "sequence": dumped}
+    return fitting(plain(facts), MOST_RUN_NBYTES)
 
 
 def objective(summary: Mapping) -> str:

@@ -280,6 +280,7 @@ class Failing:
 
 def test_each_camera_has_its_channels(tmp_path: Path, two_cameras: CMMCorePlus):
     frames: list[tuple] = []
+    two_cameras.setCameraDevice("Both")
     two_cameras.mda.events.frameReady.connect(lambda *frame: frames.append(frame))
     sequence = useq.MDASequence(channels=channels(), stage_positions=[(0, 0), (30, 0)])
     with SlideHandler(core=two_cameras, scanner=lambda: LocalScanner(tmp_path)) as handler:
@@ -307,6 +308,35 @@ def two_cameras() -> CMMCorePlus:
     core.setProperty("Both", "Physical Camera 2", "Second")
     core.setCameraDevice("Both")
     return core
+
+
+def test_frames_that_the_hardware_triggers_are_told_apart(tmp_path: Path, two_cameras: CMMCorePlus):
+    """The core takes a stack at once, and the frames do not say where the stage was: where it was sent counts."""
+    core = two_cameras
+    core.setCameraDevice("Camera")
+    core.setProperty("Z", "UseSequences", "Yes")
+    core.setROI(0, 0, 64, 48)
+    frames: list[tuple] = []
+
+    def keep(*frame: object) -> None:
+        frames.append(frame)
+
+    core.mda.events.frameReady.connect(keep)
+    try:
+        z_plan = useq.ZRangeAround(range=4, step=1)
+        sequence = useq.MDASequence(channels=channels(), stage_positions=[(0, 0), (30, 15)], z_plan=z_plan)
+        with SlideHandler(core=core, scanner=lambda: LocalScanner(tmp_path)) as handler:
+            core.mda.run(sequence)
+    finally:
+        core.mda.events.frameReady.disconnect(keep)
+        core.setProperty("Z", "UseSequences", "No")
+        core.clearROI()
+    assert any(meta.get("hardware_triggered") for _, _, meta in frames)
+    assert len(frames) == 2 * 2 * 5
+    with open_slide(handler.location) as slide:
+        assert slide.positions().tolist() == [[0, 0], [30, 15]]
+        for image, event, _ in frames:
+            np.testing.assert_array_equal(slide.read_plane(event.index["p"], event.index["c"], event.index["z"]), image)
 
 
 def test_counts_of_an_8_bit_camera_stay_what_they_are(microscope: Microscope, handler_of: Callable):

@@ -22,7 +22,7 @@ from rawmosaic.net.acquisition.micromanager_geometry import (
     roi_shift_um,
     transposition,
 )
-from rawmosaic.net.acquisition.micromanager_metadata import fitting, plain, plane_metadata
+from rawmosaic.net.acquisition.micromanager_metadata import fitting, plain, plane_metadata, run_metadata
 from rawmosaic.net.acquisition.plan import ScanPlan, plan_from_body, plan_to_body
 from rawmosaic.storage.errors import AcquisitionError
 from rawmosaic.storage.slide import Channel, Header
@@ -183,6 +183,13 @@ def test_metadata_that_are_too_long_lose_the_least_first():
     assert fitting(facts) == {"time": "now", "properties": {"a": "b"}, "left_out": ["camera_metadata"]}
     kept = fitting({"time": "now", "index": {str(n): n for n in range(5000)}})
     assert kept == {"time": "now", "left_out": ["index"]}
+
+
+def test_a_run_of_very_many_positions_keeps_what_is_short():
+    sequence = SimpleNamespace(model_dump=lambda **_: {"stage_positions": [{"x": 1.0, "y": 2.0, "name": "a place"}] * 120_000})
+    kept = run_metadata(sequence, {"devices": [{"label": "Camera"}]})
+    assert kept["summary"] == {"devices": [{"label": "Camera"}]}
+    assert kept["left_out"] == ["sequence"]
 
 
 # signals
