@@ -44,6 +44,16 @@ _MODS = (
     (glfw.MOD_ALT, imgui.Key.mod_alt),
     (glfw.MOD_SUPER, imgui.Key.mod_super),
 )
+_MOD_KEYS = {
+    getattr(glfw, f"KEY_{side}_{name}"): mod
+    for side in ("LEFT", "RIGHT")
+    for name, mod in (
+        ("CONTROL", imgui.Key.mod_ctrl),
+        ("SHIFT", imgui.Key.mod_shift),
+        ("ALT", imgui.Key.mod_alt),
+        ("SUPER", imgui.Key.mod_super),
+    )
+}
 
 
 class Layer:
@@ -64,8 +74,8 @@ class Layer:
         io.set_ini_filename("")
         io.config_flags |= imgui.ConfigFlags_.nav_enable_keyboard.value
         platform = imgui.get_platform_io()
-        platform.platform_get_clipboard_text_fn = lambda _: _text(glfw.get_clipboard_string(window))
-        platform.platform_set_clipboard_text_fn = lambda _, text: glfw.set_clipboard_string(window, text)
+        platform.platform_get_clipboard_text_fn = lambda _: _text(glfw.get_clipboard_string(None))
+        platform.platform_set_clipboard_text_fn = lambda _, text: glfw.set_clipboard_string(None, text)
         io.fonts.add_font_from_file_ttf(str(_font()), theme.FONT_UNITS)
         theme.apply()
         if not imgui.backends.opengl3_init("#version 330"):
@@ -132,8 +142,9 @@ class Layer:
     def on_key(self, key: int, pressed: bool, mods: int) -> bool:
         """A key, by glfw's number; a letter by what is printed on it."""
         io = self._io(1)
+        own = _MOD_KEYS.get(key)  # what X11 says of a modifier's own key is how things were before
         for bit, mod in _MODS:
-            io.add_key_event(mod, bool(mods & bit))
+            io.add_key_event(mod, pressed if mod == own else bool(mods & bit))
         taken = self._takes_keys(io)
         if key in _KEYS and (taken or not pressed):
             io.add_key_event(_KEYS[key], pressed)
