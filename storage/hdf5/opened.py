@@ -22,6 +22,9 @@ _PATIENCE_S, _PAUSE_S = 10.0, 0.05
 
 _ATTEMPTS = 5
 
+_CONSISTENCY_FLAGS, _SINGLE_WRITER = 11, 4
+"""Where superblocks of version 3 say how the file is open, and the bit for the single-writer mode."""
+
 _GROWING_TABLES = (
     fmt.ACQUIRED,
     fmt.FIELDS,
@@ -86,6 +89,14 @@ class OpenedFile:
     def uuid(self) -> str:
         """What the writer named the file by; empty in files of format 1.0."""
         return str(self.root.attrs.get("uuid", ""))
+
+    @property
+    def may_be_followed(self) -> bool:
+        """Whether the file is in single-writer mode: who closes it in order ends that before anything else is changed."""
+        try:
+            return bool(self.bytes.read(_CONSISTENCY_FLAGS, 1)[0] & _SINGLE_WRITER)
+        except DamagedSlideError:
+            return False
 
     @property
     def has_lost_its_name(self) -> bool:

@@ -29,7 +29,7 @@ _RUN_NBYTES = 1 << 20
 _RUN_GAP_NBYTES = 4096
 """What HDF5 may have put between two of them is read as well."""
 
-_HDF5_ERRORS = (OSError, KeyError, IndexError, TypeError, ValueError, RuntimeError)
+_HDF5_ERRORS = (OSError, KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError)
 """What h5py raises for damaged metadata."""
 
 
@@ -56,7 +56,7 @@ class Hdf5Slide(Slide):
         self._uuid, self._growing = self._opened.uuid, self._opened.following
         try:
             with self._hdf5() as opened:
-                if self._growing:
+                if self._growing and opened.may_be_followed:
                     opened.refresh()
                 self._facts = read_facts(opened.root, path)
                 planes = _acquired_planes(opened) if self._growing else None
@@ -236,12 +236,14 @@ class Hdf5Slide(Slide):
             return super().refresh()
         try:
             with self._hdf5() as opened:
-                growing = opened.following
-                if growing and self._writer_has_left(opened):
+                growing, left = opened.following, self._writer_has_left(opened)
+                if growing and (left or not opened.may_be_followed):
                     opened = self._settled() or opened
+                    if opened.following and not left:
+                        return super().refresh()  # it is being finished
                     # what was written until the writer left is taken in the next time
                     growing, self._lost_sight = opened.following and not self._lost_sight, True
-                if opened.following:
+                if opened.following and opened.may_be_followed:
                     opened.refresh()
                 planes = _acquired_planes(opened)
                 fields, sets = read_fields(opened.root, self._facts, len(planes))

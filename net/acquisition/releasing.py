@@ -1,0 +1,89 @@
+"""Reading back what was written, segment by segment, before the spool may let it go; in a thread beside the writing."""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+
+from rawmosaic.storage.errors import DamagedSlideError, SlideError
+from rawmosaic.storage.hdf5.reader import Hdf5Slide
+from rawmosaic.storage.hdf5.writer import SlideWriter
+
+Expected = tuple[tuple[int, int, int, int], int]
+"""(field, channel, z, t) and the CRC-32 of the pixels, as the spool has them."""
+
+
+class Releaser:
+    """Says of each segment that was handed in, in that order, when all of its planes are in the slide, durable and right.
+
+    `released(segment, n_planes)` is called from the thread, at the end of a segment; `failure` is what stopped it.
+    """
+
+    def __init__(self, writer: SlideWriter, released: Callable[[int, int], None]):
+        self._writer, self._released = writer, released
+        self._queue: SimpleQueue[tuple[int, Sequence[Expected]] | None] = SimpleQueue()
+        self._giving_up = False
+        self.failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="spool-releaser", daemon=True)
+        self._thread.start()
+
+    def hand_in(self, segment: int, planes: Sequence[Expected]) -> None:
+        """A closed segment, all of whose planes were handed to the writer. Returns at once."""
+        self._queue.put((segment, planes))
+
+    def finish(self) -> None:
+        """Wait until all was read back that was handed in; raises `failure`."""
+        self._queue.put(None)
+        self._thread.join()
+        self.raise_failure()
+
+    def close(self) -> None:
+        """Give up what was not read back yet; closing twice is harmless."""
+        self._giving_up = True
+        self._queue.put(None)
+        self._thread.join()
+
+    def raise_failure(self) -> None:
+        """Raise what stopped it, if anything did."""
+        if self.failure is not None:
+            raise self.failure
+
+    def __enter__(self) -> Releaser:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        slide = None
+        try:
+            while (task := self._queue.get()) is not None:
+                segment, planes = task
+                self._writer.sync()
+                if slide is None:
+                    slide = Hdf5Slide(self._writer.part)
+                else:
+                    slide.refresh()
+                self._read_back(slide, planes)
+                if self._giving_up:
+                    return
+                self._released(segment, len(planes))
+        except BaseException as error:
+            self.failure = error
+        finally:
+            if slide is not None:
+                slide.close()
+
+    def _read_back(self, slide: Hdf5Slide, planes: Sequence[Expected]) -> None:
+        for (field, channel, z, t), crc in planes:
+            if self._giving_up:
+                return
+            where = f"field {field}, channel {channel}, z {z}, t {t}"
+            try:
+                found = zlib.crc32(slide.read_plane(field, channel, z, t))
+            except SlideError as error:
+                raise DamagedSlideError(f"{where} does not read back: {error}", location=slide.location) from error
+            if found != crc:
+                raise DamagedSlideError(f"{where} is not what the spool holds", location=slide.location)

@@ -1,0 +1,434 @@
+"""The slide writer of one scan, a process of its own: spool → virtual slide (docs/design/acquisition.md).
+
+    python -m rawmosaic.net.acquisition.writer SCAN_FOLDER
+
+It may be killed at any moment; the next one goes on. It ends in order when its standard input closes.
+
+    copying ──► writing ──► sealing ──► verifying ──► complete
+       └───────────┴───────────┴────────────┴───────► failed: what happened is told, everything is kept, another one tries again
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rawmosaic.net.acquisition.files import read_json
+from rawmosaic.net.acquisition.plan import ScanPlan
+from rawmosaic.net.acquisition.releasing import Expected, Releaser
+from rawmosaic.net.acquisition.resuming import DAMAGED_SUFFIX, Left, kept_of, part_of, take_up
+from rawmosaic.net.acquisition.spool import (
+    RELEASED_FILE,
+    SPOOL_FOLDER,
+    PlaneFacts,
+    SpoolReader,
+    payload_pixels,
+    planes_in,
+    read_released,
+)
+from rawmosaic.net.acquisition.writer_status import WriterStatus
+from rawmosaic.storage.durable import sync_file, sync_folder
+from rawmosaic.storage.errors import AcquisitionError, DamagedSlideError, OutOfRangeError, SlideError, WriteError
+from rawmosaic.storage.hdf5.claim import claim
+from rawmosaic.storage.hdf5.copying import copy_planes
+from rawmosaic.storage.hdf5.final_name import take_final_name
+from rawmosaic.storage.hdf5.overview import FROM_FIELDS, add_overview
+from rawmosaic.storage.hdf5.reader import Hdf5Slide
+from rawmosaic.storage.hdf5.verify import verify_slide
+from rawmosaic.storage.hdf5.writer import SlideWriter
+from rawmosaic.storage.opening import HDF5_SIGNATURE
+from rawmosaic.storage.slide import PositionSet
+
+COMPLETE, FAILED, ENDED = 0, 1, 3
+"""Exit codes. ENDED: standard input closed before the slide was complete."""
+
+STATUS_FILE, LOCK_FILE, END_FILE, PROXY_FILE = "writer.json", "writer.lock", "end.json", "proxy.json"
+SET_ASIDE = "damaged"
+"""Folder for segments of the spool that hold a damaged plane."""
+
+PAUSE_S = 0.02
+FULL_PAUSE_S = 1.0
+CLAIM_PAUSE_S = 0.05
+FAST_FROM, NORMAL_BELOW = 0.5, 0.25
+"""How full the spool is when compressing takes less effort, and when it takes the usual effort again."""
+
+_FULL_DISK = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+log = logging.getLogger("rawmosaic.net.acquisition")
+
+
+def passed(step: str) -> None:
+    """A step that a kill may follow was done; tests put one here."""
+
+
+class EndedError(Exception):
+    """Standard input was closed."""
+
+
+class ScanWriter:
+    """Writes the slide of the scan in a folder. `run` does all of it, and may be called again by another process after a kill.
+
+    `over` is set when the process is to end in order.
+    """
+
+    def __init__(self, folder: str | Path, over: threading.Event):
+        self.folder, self._over = Path(folder), over
+        self.plan = ScanPlan.load(self.folder)
+        self.location = self.folder.resolve().parent / f"{self.plan.name}.h5"
+        self._part = part_of(self.location)
+        self._writer: SlideWriter | None = None
+        self._status = WriterStatus(self.folder / STATUS_FILE, self._look)
+        self._status.say(
+            planned_fields=None if self.plan.fields is None else len(self.plan.fields),
+            codec=self.plan.codec,
+            state="copying" if kept_of(self.location).exists() or self._part.exists() else "writing",
+        )
+        self._trouble = ""
+        self._fields_seen: set[int] = set()
+
+    def run(self) -> int:
+        """Go on until the slide is complete, or `over`; the exit code."""
+        with self._status as status:
+            try:
+                left = take_up(self.location, self.plan.uid)
+                if left in (Left.NEW, Left.KEPT):
+                    self._write(left)
+                if left is not Left.NAMED:
+                    self._complete()
+            except EndedError:
+                return ENDED
+            except (SlideError, OSError) as error:
+                if self._over.is_set():
+                    return ENDED
+                log.error("%s", error)
+                status.say(state="failed", error=str(error))
+                return FAILED
+            status.say(state="complete", error="")
+            return COMPLETE
+
+    # the growing slide
+
+    def _write(self, left: Left) -> None:
+        """From the kept slide and the spool to a sealed one."""
+        self._writer = writer = self._begun()
+        try:
+            passed("begun")
+            if left is Left.KEPT:
+                self._status.say(state="copying")
+                self._copy_kept(writer)
+            self._status.say(state="writing")
+            end = self._write_spool(writer)
+            self._status.say(state="sealing")
+            passed("written")
+            writer.seal(ended_early=_reason(end))
+            passed("sealed")
+        finally:
+            writer.leave()
+            self._writer = None
+
+    def _begun(self) -> SlideWriter:
+        """A new file; a full disk is waited for."""
+        plan = self.plan
+        planned = (
+            {} if plan.fields is None else {"planned": PositionSet(np.stack([plan.fields["x_um"], plan.fields["y_um"]], -1))}
+        )
+        while True:
+            try:
+                return SlideWriter(
+                    self.location,
+                    field_shape=plan.field_shape,
+                    channels=plan.channels,
+                    header=plan.header,
+                    size_z=plan.size_z,
+                    size_t=plan.size_t,
+                    scenes=plan.scenes,
+                    codec=plan.codec,
+                    fields=plan.fields,
+                    position_sets=planned,
+                    orientation=None if plan.orientation is None else np.asarray(plan.orientation, np.float64),
+                    scan_uid=plan.uid,
+                    irreplaceable=True,
+                )
+            except WriteError as error:
+                if getattr(error.__cause__, "errno", None) not in _FULL_DISK:
+                    raise
+                self._say_trouble(f"the disk is full; make room, and the slide is written ({error})")
+            if self._over.wait(FULL_PAUSE_S):
+                raise EndedError
+
+    def _copy_kept(self, writer: SlideWriter) -> None:
+        """What is right in the slide of a writer that was killed; then that one goes."""
+        kept = kept_of(self.location)
+        try:
+            with Hdf5Slide(kept) as old:
+                lost = copy_planes(old, writer, self._copied)
+        except WriteError:
+            raise
+        except SlideError as error:
+            if read_released(self.folder / RELEASED_FILE)[0] or _is_hdf5(kept):
+                raise DamagedSlideError(
+                    f"planes that left the spool lie in this file alone, but {error}", location=kept
+                ) from error
+            lost = []  # killed before it was a slide
+        writer.sync()
+        passed("copied")
+        if lost:  # most of them are in the spool; if not, it is told at the end, and somebody may look into the file
+            log.error("%d planes of %s are damaged", len(lost), kept)
+            os.replace(kept, self.location.with_name(self.location.name + DAMAGED_SUFFIX))
+        else:
+            kept.unlink()
+        sync_folder(self.location.parent)
+        passed("forgot kept")
+
+    def _copied(self, number: int) -> None:
+        self._status.say(written=number)
+        passed("copying")
+        self._raise_if_over()
+
+    def _write_spool(self, writer: SlideWriter) -> dict:
+        """Everything the spool holds and will hold, until the end was told; what was told then."""
+        unreleased: dict[int, list[Expected]] = {}
+        with SpoolReader(self.folder / SPOOL_FOLDER) as reader, Releaser(writer, self._released) as releaser:
+            while True:
+                releaser.raise_failure()
+                self._raise_if_over()
+                end = read_json(self.folder / END_FILE)  # before looking: no plane comes after it
+                try:
+                    found = reader.next()
+                except DamagedSlideError as error:
+                    self._set_aside(error)
+                    continue
+                if found is not None:
+                    facts, payload, segment = found
+                    if self._take(writer, facts, payload):
+                        unreleased.setdefault(segment, []).append((facts.key, facts.pixels_crc))
+                for closed in [number for number in unreleased if found is None or number < segment]:
+                    if reader.finished_segment(closed):
+                        releaser.hand_in(closed, unreleased.pop(closed))
+                if found is None:
+                    if end is not None and not end.get("discard"):
+                        releaser.finish()
+                        return end
+                    self._over.wait(PAUSE_S)
+
+    def _take(self, writer: SlideWriter, facts: PlaneFacts, payload: bytes) -> bool:
+        """Hand one plane to the writer, unless it has it; whether it is sound."""
+        if not writer.has_plane(*facts.key):
+            try:
+                writer.write_plane(
+                    payload_pixels(facts, payload),
+                    facts.channel,
+                    field=facts.field,
+                    row=facts.row,
+                    column=facts.column,
+                    x_um=facts.x_um,
+                    y_um=facts.y_um,
+                    z_um=facts.z_um or 0.0,
+                    scene=facts.scene,
+                    z=facts.z,
+                    t=facts.t,
+                    metadata=facts.metadata or None,
+                )
+            except WriteError:
+                raise
+            except (DamagedSlideError, AcquisitionError, OutOfRangeError) as error:
+                log.error("a plane of the spool cannot be written: %s", error)
+                self._say_trouble(f"a plane of the spool cannot be written: {error}")
+                return False
+            passed("plane")
+        self._fields_seen.add(facts.field)
+        self._status.say(written=self._status["written"] + 1, fields=len(self._fields_seen))
+        return True
+
+    def _set_aside(self, error: DamagedSlideError) -> None:
+        """Say that a record of the spool is damaged, and keep its segment beside the spool, which goes on."""
+        log.error("%s", error)
+        self._say_trouble(str(error))
+        path = Path(error.location)
+        aside = self.folder / SET_ASIDE / path.name
+        try:
+            if aside.exists():
+                return
+            aside.parent.mkdir(exist_ok=True)
+            _link_or_copy(path, aside)
+            sync_folder(aside.parent)
+        except OSError as failure:
+            raise WriteError(f"a damaged segment of the spool cannot be set aside: {failure}", location=aside) from failure
+
+    def _released(self, segment: int, n_planes: int) -> None:
+        passed("read back")
+        self._status.say(now=True, releasable_segment=segment, verified=self._status["verified"] + n_planes)
+        passed("released")
+
+    # the sealed slide
+
+    def _complete(self) -> None:
+        """Look whether all is there, and right; then the slide takes its name."""
+        self._status.say(state="verifying", verified=0)
+        with Hdf5Slide(self._part) as slide:
+            lacks_overview = slide.n_fields >= FROM_FIELDS and slide.overview is None
+        if lacks_overview:
+            add_overview(self._part)
+        damages = verify_slide(self._part, self._verified)
+        if damages:
+            raise DamagedSlideError(f"{len(damages)} planes or tables are damaged, first: {damages[0]}", location=self._part)
+        passed("verified")
+        with Hdf5Slide(self._part) as slide:
+            missing = missing_planes(self.folder, slide)
+        if missing:
+            raise DamagedSlideError(
+                f"{missing}; the slide is finished but for them, under this name; see {self.folder / SET_ASIDE}, if it is there, "
+                f"and {self.location.name}{DAMAGED_SUFFIX}",
+                location=self._part,
+            )
+        take_final_name(self._part, self.location)
+        passed("named")
+
+    def _verified(self, done: int, total: int) -> None:
+        self._status.say(verified=done, written=total)
+        self._raise_if_over()
+
+    # what is told
+
+    def _look(self) -> None:
+        """By the status's thread: how much effort there is time for, and whether the disk is full."""
+        writer = self._writer
+        if writer is None:
+            return
+        if self._over.is_set():
+            writer.stop_waiting()
+        writer.effort = effort(writer.effort, read_json(self.folder / PROXY_FILE) or {})
+        codec = self.plan.codec if writer.effort == "normal" else "lz4, fast"
+        self._status.say(codec=codec, error=writer.full or self._trouble)
+
+    def _say_trouble(self, text: str) -> None:
+        self._trouble = text
+        self._status.say(now=True, error=text)
+
+    def _raise_if_over(self) -> None:
+        if self._over.is_set():
+            raise EndedError
+
+
+def effort(before: str, proxy: Mapping) -> str:
+    """ "fast" while the spool is filling up, "normal" once there is time again, by what the proxy says of itself."""
+    used, budget = proxy.get("spool_nbytes"), proxy.get("spool_budget")
+    if not all(isinstance(value, int) and value > 0 for value in (used, budget)):
+        return "normal"
+    if used >= FAST_FROM * budget:
+        return "fast"
+    return "normal" if used < NORMAL_BELOW * budget else before
+
+
+def missing_planes(folder: Path, slide: Hdf5Slide) -> str:
+    """What of all that was acknowledged the slide lacks, in words; empty if nothing."""
+    there = {(z, t): slide.acquired(z, t) for z in range(slide.size_z) for t in range(slide.size_t)}
+    accepted: dict[tuple[int, int, int, int], set[int]] = {}
+    for key, crc in _acknowledged(folder):
+        accepted.setdefault(key, set()).add(crc)
+    lost = [key for key, crcs in accepted.items() if not _has(slide, there, key) or slide.checksum(*key) not in crcs]
+    if lost:
+        first = "field {}, channel {}, z {}, t {}".format(*lost[0])
+        return f"{len(lost)} acknowledged planes are not in the slide as they came, first: {first}"
+    said, n_there = (read_json(folder / END_FILE) or {}).get("planes"), sum(int(table.sum()) for table in there.values())
+    if isinstance(said, int) and n_there < said:
+        return f"{said} planes were acknowledged, but the slide has {n_there}"
+    if said is None and (folder / SET_ASIDE).exists():
+        return "planes of the spool were damaged, and how many there were is not known"
+    return ""
+
+
+def _has(slide: Hdf5Slide, there: Mapping[tuple[int, int], np.ndarray], key: tuple[int, int, int, int]) -> bool:
+    field, channel, z, t = key
+    return (z, t) in there and field < slide.n_fields and bool(there[z, t][field, channel])
+
+
+def _acknowledged(folder: Path) -> Iterator[tuple[tuple[int, int, int, int], int]]:
+    """(key, CRC-32 of the pixels) of all planes that left the spool, and of all that are there and sound."""
+    for row in read_released(folder / RELEASED_FILE)[1]:
+        yield tuple(int(row[name]) for name in ("field", "channel", "z", "t")), int(row["pixels_crc"])
+    for found in planes_in(folder / SPOOL_FOLDER):
+        if not isinstance(found, DamagedSlideError):
+            yield found[0].key, found[0].pixels_crc
+
+
+def _reason(end: Mapping) -> str:
+    """Why the scan ended before its end; empty where it did not."""
+    return str(end.get("reason") or "it was aborted") if end.get("early") else ""
+
+
+def _is_hdf5(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
+
+
+def _link_or_copy(path: Path, other: Path) -> None:
+    """The file under another name as well, durably; its bytes again where file systems have no second names."""
+    try:
+        os.link(path, other)
+    except OSError:
+        new = other.with_name(other.name + ".new")
+        shutil.copyfile(path, new)
+        with open(new, "rb+") as file:
+            sync_file(file.fileno())
+        os.replace(new, other)
+
+
+# the process
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the slide of a scan's folder until it is complete, or until standard input closes; the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rawmosaic.net.acquisition.writer",
+        description="Write the slide of one scan, until it is complete or standard input closes.",
+    )
+    parser.add_argument("folder", type=Path, help="the scan's folder")
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt at the keyboard is for whoever started this, who then ends it
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    over = threading.Event()
+    threading.Thread(target=_wait_for_end_of_input, args=(over,), daemon=True).start()
+    try:
+        with contextlib.ExitStack() as stack:
+            if not _claimed(options.folder / LOCK_FILE, over, stack):
+                return ENDED
+            return ScanWriter(options.folder, over).run()
+    except (SlideError, OSError) as error:
+        log.error("%s", error)
+        return FAILED
+
+
+def _wait_for_end_of_input(over: threading.Event) -> None:
+    """Whoever started this is gone when standard input closes. Reads the descriptor itself: the interpreter can end meanwhile."""
+    try:
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+    except (OSError, ValueError, AttributeError):
+        pass
+    over.set()
+
+
+def _claimed(path: Path, over: threading.Event, stack: contextlib.ExitStack) -> bool:
+    """Wait until no other writer has the folder; False where the wait was ended. OSError."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0), 0o666)
+    stack.callback(os.close, descriptor)
+    while not claim(descriptor):
+        if over.wait(CLAIM_PAUSE_S):
+            return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())
