@@ -15,13 +15,13 @@ from rawmosaic.viewer.engine import Engine
 from rawmosaic.viewer.zoom import ZoomManager
 
 KEYS = {
-    "wheel": "zoom at the cursor (or pan: see Mouse; Ctrl always zooms, Shift pans sideways)",
+    "wheel": "zoom at the cursor, or pan (see Mouse); Ctrl zooms, Shift pans sideways",
     "drag": "pan (in every tool: with the middle button, or Space held)",
-    "right drag": "contrast of the shown channels: right and left widen and narrow, up and down brighten and darken",
+    "right drag": "contrast of the shown channels: sideways wider and narrower, up brighter",
     "double click": "fill the window with the field",
     "+ -": "zoom in and out",
     "0, Ctrl + 0": "show the whole mosaic",
-    "5, Ctrl + 1": "1:1; the digit shows and hides channel 5 where there is one, on the number pad it is always 1:1",
+    "5, Ctrl + 1": "1:1 (5 is channel 5 where there is one; keypad 5 never)",
     "arrows": "move by a quarter of the view",
     "Page down, Page up": "next and previous well or scene (also n, Shift + N)",
     "1 … 9": "show or hide a channel",

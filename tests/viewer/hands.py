@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 PATIENCE_S = 10.0
+SETTLED = 3
+"""Frames in which Dear ImGui finds the size of a panel that is new."""
 
 
 @contextmanager
@@ -66,21 +68,24 @@ def shown(window) -> np.ndarray:
         return minimap is None or minimap._shows == minimap._fingerprint(desk, minimap.size_px(desk))
 
     pictures: list[np.ndarray] = []
-    swap = glfw.swap_buffers
+    swap, end = glfw.swap_buffers, time.monotonic() + 60
 
     def kept(handle) -> None:
         width, height = window.sizes.size_px
         pixels = np.empty((height, width, 3), np.uint8)
         GL.glPixelStorei(GL.GL_PACK_ALIGNMENT, 1)
         GL.glReadPixels(0, 0, width, height, GL.GL_RGB, GL.GL_UNSIGNED_BYTE, pixels)
-        pictures[:] = [pixels[::-1]]
+        pictures.append(pixels[::-1])
+        del pictures[:-SETTLED]
         swap(handle)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(glfw, "swap_buffers", kept)
-        window.redraw()
-        until(window, lambda: bool(pictures) and rests(), 60)
-    return pictures[0]
+        while len(pictures) < SETTLED or not rests():
+            assert time.monotonic() < end, "does not come to rest"
+            window.redraw()
+            window.step()
+    return pictures[-1]
 
 
 class Hands:
