@@ -45,9 +45,9 @@ class Described:
 
 def describe(location: str, options: Mapping[str, Any] | None = None, thumbnail: Thumbnail | None = None) -> Described:
     """Look at a location; `options` are those of raw acquisitions. Raises SlideError, OSError."""
-    location = normal_location(location)
     if location.lower().startswith("library:"):
         raise NotASlideError("is a name in a library, not a place; name the file, folder or server", location=location)
+    location = normal_location(location)
     # before it is opened: what changes meanwhile is seen the next time
     kind = kind_of(location)
     before = footprint(location, kind)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -75,11 +75,16 @@ def _note(connection: sa.Connection, host: str, found: Described, gone: Collecti
         else:
             news = NEW
     left = copy.slide_id if copy is not None else None
+    facts = found.facts
+    if slide_id is not None:
+        for other in {left, store.slide_with(connection, "uid", facts.uid)} - {None, slide_id}:
+            if store.is_only_announced(connection, other):
+                store.absorb(connection, slide_id, other)  # now it is known what it is
+                left = None if left == other else left
+            elif other != left:
+                facts = replace(facts, uid=None)  # of a slide with other content
     nbytes = found.footprint.nbytes if found.footprint is not None else None
-    slide_id = store.put_slide(connection, slide_id, found.facts, nbytes)
-    if left not in (None, slide_id) and store.is_only_announced(connection, left):
-        store.absorb(connection, slide_id, left)  # it was announced; now it is known what it is
-        left, news = None, CHANGED
+    slide_id = store.put_slide(connection, slide_id, facts, nbytes)
     store.put_copy(connection, copy.id if copy is not None else None, _copy_values(slide_id, host, found, copy))
     if found.state != ACQUIRING:
         store.put_error(connection, slide_id, "")

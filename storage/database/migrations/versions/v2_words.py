@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import sqlalchemy as sa
 from alembic import op
 
@@ -35,40 +33,36 @@ def upgrade() -> None:
 
 def _fill(connection: sa.Connection) -> None:
     numbers: dict[str, int] = {}
-    for slide_id, found in list(_slides(connection)):
-        rows = []
-        for kind, word in sorted(found):
-            if word not in numbers:
-                numbers[word] = len(numbers) + 1
-                connection.execute(sa.text("INSERT INTO words (word) VALUES (:word)"), {"word": word})
-            rows.append({"word_id": numbers[word], "kind": kind, "slide_id": slide_id})
-        if rows:
-            statement = "INSERT INTO slide_words (word_id, kind, slide_id) VALUES (:word_id, :kind, :slide_id)"
-            connection.execute(sa.text(statement), rows)
-
-
-def _slides(connection: sa.Connection) -> Iterator[tuple[int, set[tuple[int, str]]]]:
-    """(id, words) of every slide."""
     last = -1
-    while True:
-        portion = {"last": last, "most": _AT_ONCE}
-        columns = "id, name, objective, assay, note FROM slides"
-        rows = connection.execute(sa.text(f"SELECT {columns} WHERE id > :last ORDER BY id LIMIT :most"), portion).all()
-        if not rows:
-            return
-        first, last = rows[0].id, rows[-1].id
-        texts = {
-            row.id: {
-                KINDS["name"]: [row.name],
-                KINDS["objective"]: [row.objective],
-                KINDS["assay"]: [row.assay],
-                KINDS["note"]: [row.note],
-            }
-            for row in rows
-        }
-        for kind, table, column in (("channel", "channels", "name"), ("path", "copies", "location"), ("tag", "tags", "tag")):
-            statement = f"SELECT slide_id, {column} AS text FROM {table} WHERE slide_id BETWEEN :first AND :last"
-            for row in connection.execute(sa.text(statement), {"first": first, "last": last}):
-                texts[row.slide_id].setdefault(KINDS[kind], []).append(row.text)
-        for slide_id, own in texts.items():
-            yield slide_id, words_of(own)
+    while found := _next_slides(connection, last):
+        last = max(found)
+        new = sorted({word for words in found.values() for _, word in words} - set(numbers))
+        if new:
+            connection.execute(sa.text("INSERT INTO words (word) VALUES (:word)"), [{"word": word} for word in new])
+            after = {"last": max(numbers.values(), default=0)}
+            rows = connection.execute(sa.text("SELECT word, id FROM words WHERE id > :last"), after)
+            numbers |= {row.word: row.id for row in rows}
+        places = [
+            {"word_id": numbers[word], "kind": kind, "slide_id": slide_id}
+            for slide_id, words in found.items()
+            for kind, word in sorted(words)
+        ]
+        if places:
+            statement = "INSERT INTO slide_words (word_id, kind, slide_id) VALUES (:word_id, :kind, :slide_id)"
+            connection.execute(sa.text(statement), places)
+
+
+def _next_slides(connection: sa.Connection, last: int) -> dict[int, set[tuple[int, str]]]:
+    """The words of some slides by id, beginning after an id; none after the last."""
+    columns = "id, name, objective, assay, note FROM slides"
+    portion = {"last": last, "most": _AT_ONCE}
+    rows = connection.execute(sa.text(f"SELECT {columns} WHERE id > :last ORDER BY id LIMIT :most"), portion).all()
+    if not rows:
+        return {}
+    texts = {row.id: {KINDS[kind]: [getattr(row, kind)] for kind in ("name", "objective", "assay", "note")} for row in rows}
+    ends = {"first": rows[0].id, "last": rows[-1].id}
+    for kind, table, column in (("channel", "channels", "name"), ("path", "copies", "location"), ("tag", "tags", "tag")):
+        statement = f"SELECT slide_id, {column} AS text FROM {table} WHERE slide_id BETWEEN :first AND :last"
+        for row in connection.execute(sa.text(statement), ends):
+            texts[row.slide_id].setdefault(KINDS[kind], []).append(row.text)
+    return {slide_id: words_of(own) for slide_id, own in texts.items()}
