@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rawmosaic.net.acquisition.scan_line import ENDED, PROGRAM, seen_from
+from rawmosaic.net.acquisition.messages import ABORT, FIND, FINISH, STATUS
+from rawmosaic.net.acquisition.scan_line import PROGRAM
 from rawmosaic.net.addresses import server_address
 from rawmosaic.net.connection import PATIENCE_S, Connection
 from rawmosaic.net.keys import curve_for
-from rawmosaic.storage.errors import UnreachableError
 
 MANAGER = "tcp://127.0.0.1:5556"
-ENDING_S = 30.0
 
 
 class Server:
@@ -30,7 +29,7 @@ class Server:
         found: list[dict] = []
         rest, after = True, ""
         while rest:
-            reply = self._manager.request("status", body={"after": after}, timeout_s=timeout_s or PATIENCE_S)
+            reply = self._manager.request(STATUS, body={"after": after}, timeout_s=timeout_s or PATIENCE_S)
             page = [scan for scan in reply.body.get("scans", ()) if isinstance(scan, dict)]
             found += page
             after = str(page[-1].get("uid", "")) if page else ""
@@ -39,30 +38,18 @@ class Server:
 
     def find(self, name: str) -> Mapping:
         """Where the scan of that name is taken in, and how far it is; NotASlideError where there is none."""
-        return self._manager.request("find", body={"name": name}).body
+        return self._manager.request(FIND, body={"name": name}).body
 
     def finish(self, name: str) -> str:
-        """End a scan as it is, as its scanner would have done; returns where its slide will lie."""
-        return self._end(name, "finish", {})
+        """End a scan as it is, in its scanner's place; returns where its slide will lie."""
+        return self._end(FINISH, {"name": name})
 
     def abort(self, name: str, discard: bool = False) -> str:
-        """End a scan early: its slide is marked so; or delete all that it acquired. Returns where its slide will lie."""
-        return self._end(name, "abort", {"discard": discard})
+        """End a scan early: its slide says so; or delete all that it acquired. Returns where its slide will lie."""
+        return self._end(ABORT, {"name": name, "discard": discard})
 
-    def _end(self, name: str, op: str, body: Mapping) -> str:
-        found = self.find(name)
-        if found.get("state") in ENDED:
-            return str(found.get("location", ""))
-        address = str(found.get("address") or "")
-        if not address:
-            raise UnreachableError(
-                f"the scan {name} is not taken in just now ({found.get('error') or found.get('state')}); try again, or look at "
-                "`rawmosaic acquire status`",
-                location=self.address,
-            )
-        with Connection(seen_from(self.address, address), self._curve, program=PROGRAM) as proxy:
-            proxy.request(op, body={"scan": found.get("uid"), **body}, timeout_s=ENDING_S)
-        return str(found.get("location", ""))
+    def _end(self, op: str, body: Mapping) -> str:
+        return str(self._manager.request(op, body=body).body.get("location", ""))
 
     def close(self) -> None:
         """Close the connection; closing twice is harmless."""

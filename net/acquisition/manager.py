@@ -19,7 +19,7 @@ from rawmosaic.net.acquisition.asking import MANAGER
 from rawmosaic.net.acquisition.catalogue import Catalogue
 from rawmosaic.net.acquisition.files import sync_folder
 from rawmosaic.net.acquisition.finished_scans import FinishedScan, FinishedScans
-from rawmosaic.net.acquisition.messages import FIND, HELLO, MAX_START_NBYTES, PING, START, STATUS, request_in
+from rawmosaic.net.acquisition.messages import ABORT, FIND, FINISH, HELLO, MAX_START_NBYTES, PING, START, STATUS, request_in
 from rawmosaic.net.acquisition.plan import ScanPlan, plan_from_body
 from rawmosaic.net.acquisition.registering import Library, Registrar
 from rawmosaic.net.acquisition.supervised_scan import (
@@ -295,6 +295,8 @@ class Manager:
             return self._found(request.body)
         if op == STATUS:
             return self._status(request.body)
+        if op in (FINISH, ABORT):
+            return self._ended(request.body, early=op == ABORT)
         if op == "cancel":
             return None
         raise ProtocolError(f"a manager of scans knows no {op[:40]!r}")
@@ -304,7 +306,8 @@ class Manager:
     def _started(self, plan: ScanPlan) -> Mapping:
         scan = self._scans.get(plan.uid)
         if scan is not None:
-            if differences := scan.plan.differences(plan):
+            # a header may tell another hour: the scan keeps the one that it began with
+            if differences := [name for name in scan.plan.differences(plan) if name not in ("header", "extra")]:
                 raise ConflictError(
                     f"the scan {scan.plan.name} with this uid was planned otherwise (its {', '.join(differences)}); "
                     "begin another with a uid of its own, or go on with the plan that it had"
@@ -359,6 +362,18 @@ class Manager:
                 f"the server's disk has {free / 1e9:.2f} GB left, and a scan begins with {least / 1e9:.2f} GB at least; "
                 "make room there"
             )
+
+    def _ended(self, body: Mapping, early: bool) -> Mapping:
+        """End a scan whose scanner does not: as its proxy would, but what is on its way is not waited for."""
+        discard, reason = body.get("discard", False), body.get("reason", "")
+        if not isinstance(discard, bool) or not isinstance(reason, str):
+            raise ProtocolError("`discard` is true or false, and `reason` a text")
+        found = self._found(body)
+        if (scan := self._scans.get(found["uid"])) is not None:
+            reason = (reason[:1000] or "somebody ended it") if early else ""
+            log.info("%s: ended from outside%s", scan.plan.name, ", and discarded" if early and discard else "")
+            scan.end(early=early, discard=early and discard, reason=reason)
+        return found
 
     def _found(self, body: Mapping) -> Mapping:
         uid, name = body.get("uid"), body.get("name")

@@ -45,6 +45,9 @@ ASK_S = 2.0
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.05, 1.0
 """Before what failed is tried again."""
 
+WATCH_S = 0.2
+"""Between questions how far a slide is."""
+
 HELD_S = 5.0
 """A scan is no longer held when nothing was said about it for so long."""
 
@@ -102,6 +105,7 @@ class ScanLine:
         self._line = Line()
         self._pings: set[int] = set()
         self._sent_at = self._heard_at = self._held_at = 0.0
+        self._begun_at = time.monotonic()
         self._breaks = 0
         self._ask_at, self._ask_pause_s = 0.0, FIRST_PAUSE_S
         self._send_at, self._send_pause_s = 0.0, FIRST_PAUSE_S
@@ -192,7 +196,7 @@ class ScanLine:
             self._send_again()
         slack_s = sum(letter.nbytes for letter in self._under_way.values()) / SLOWEST_BYTES_S
         if (self._under_way or self._pings) and now - max(self._sent_at, self._heard_at) > SILENCE_S + slack_s:
-            self._note_trouble(self._wire.unreachable("", now - self._heard_at))
+            self._note_trouble(self._unreachable())
             self._wire.hang_up()
             self._send_again()
         if self.held and now - self._held_at > HELD_S:
@@ -219,6 +223,12 @@ class ScanLine:
             address = seen_from(self._manager.address, address)
         with self.changed:
             self.found = dict(reply.body)
+            if not address and not self.over and not self.watches:
+                self._note(SlideError(f"the scan has no process that takes planes: {self.found.get('error') or 'it is started'}"))
+            elif self.over or self.watches or not lost:
+                self.trouble = None
+            elif self._wire is not None and self._wire.address == address:
+                self._note(self._unreachable())
             self.changed.notify_all()
         if address and (self._wire is None or self._wire.address != address):
             self._hang_up()
@@ -229,7 +239,7 @@ class ScanLine:
 
     def _ask_later(self) -> None:
         self._ask_at = time.monotonic() + self._ask_pause_s
-        self._ask_pause_s = min(2 * self._ask_pause_s, LAST_PAUSE_S)
+        self._ask_pause_s = min(2 * self._ask_pause_s, WATCH_S if self.watches and self.trouble is None else LAST_PAUSE_S)
 
     def _conclude(self) -> None:
         """The scan has ended: whoever told it to end is answered, whatever else was handed in comes too late."""
@@ -318,12 +328,18 @@ class ScanLine:
 
     # waiting
 
+    def _unreachable(self) -> SlideError:
+        return self._wire.unreachable("", time.monotonic() - max(self._heard_at, self._begun_at))
+
     def _note_trouble(self, error: SlideError) -> None:
         with self.changed:
-            if self.trouble is None:
-                self.trouble_since = time.monotonic()
-            self.trouble = error
+            self._note(error)
             self.changed.notify_all()
+
+    def _note(self, error: SlideError) -> None:
+        if self.trouble is None:
+            self.trouble_since = time.monotonic()
+        self.trouble = error
 
     def _rest(self, pause_s: float) -> None:
         if not self._ending:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
 from typing import Literal
@@ -13,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from rawmosaic.net.acquisition.asking import MANAGER
-from rawmosaic.net.acquisition.messages import ABORT, BLOSC, FINISH, RAW, START, PlaneHeader, encoded, plane_request
+from rawmosaic.net.acquisition.messages import ABORT, BLOSC, FIND, FINISH, RAW, START, PlaneHeader, encoded, plane_request
 from rawmosaic.net.acquisition.plan import ScanPlan, plan_to_body
 from rawmosaic.net.acquisition.scan_line import PROGRAM, Letter, ScanLine
 from rawmosaic.net.addresses import is_local, server_address
@@ -24,6 +26,9 @@ from rawmosaic.storage.slide import Channel, Header
 
 WINDOW_NBYTES = 256 << 20
 """Planes that wait for their acknowledgement, in memory; a server may ask for less."""
+
+HEADER_COST = 24
+"""A server counts a plane's header so many times, for what it takes in memory."""
 
 TIMEOUT_S = 120.0
 """A server may be away for so long, restarting for instance, before whoever waits is told."""
@@ -153,7 +158,7 @@ class Scanner:
         )
         manager = Connection(self.address, self._curve, program=PROGRAM)
         try:
-            found = self._begun(manager, plan)
+            found = self._begun(manager, plan, is_new=uid is None)
             self._plan, self._location = plan, str(found.get("location", ""))
             self._window_nbytes = min(self._most_nbytes, int(found.get("window_nbytes") or self._most_nbytes))
             self._acknowledged = 0
@@ -162,10 +167,19 @@ class Scanner:
             manager.close()
             raise
 
-    def _begun(self, manager: Connection, plan: ScanPlan) -> Mapping:
-        """What the manager says once the scan's proxy is there, or the scan is over."""
+    def _begun(self, manager: Connection, plan: ScanPlan, is_new: bool) -> Mapping:
+        """What the manager says once the scan's proxy is there. A new scan that does not come about leaves nothing behind."""
         body, buffers = plan_to_body(plan)
-        found = manager.request(START, body=body, buffers=buffers, timeout_s=self._timeout_s).body
+        try:
+            found = manager.request(START, body=body, buffers=buffers, timeout_s=self._timeout_s).body
+            return self._with_proxy(manager, plan, found)
+        except BaseException:
+            if is_new:
+                with suppress(SlideError):
+                    manager.request(ABORT, body={"uid": plan.uid, "discard": True}, timeout_s=min(self._timeout_s, ABORT_S))
+            raise
+
+    def _with_proxy(self, manager: Connection, plan: ScanPlan, found: Mapping) -> Mapping:
         ends, pause_s = time.monotonic() + self._timeout_s, FIRST_PAUSE_S
         while not found.get("address") and found.get("state") in ("waiting", "acquiring", "failed"):
             if time.monotonic() > ends or found.get("state") == "failed":
@@ -173,7 +187,7 @@ class Scanner:
                 raise UnreachableError(f"the server has begun the scan, but takes no planes: {reason}", location=self.address)
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, LAST_PAUSE_S)
-            found = manager.request("find", body={"uid": plan.uid}, timeout_s=self._timeout_s).body
+            found = manager.request(FIND, body={"uid": plan.uid}, timeout_s=self._timeout_s).body
         if found.get("state") not in ("waiting", "acquiring", "failed"):
             raise AcquisitionError(f"the scan with this uid is {found.get('state')}; begin another with a uid of its own")
         return found
@@ -207,7 +221,7 @@ class Scanner:
         self._raise_refusals()
         header, payload = self._checked(image, channel, field, row, column, x_um, y_um, z_um, scene, z, t, metadata)
         request = plane_request(0, header, payload)
-        nbytes = len(payload)
+        nbytes = len(payload) + HEADER_COST * len(json.dumps(request.body))
         self._wait(lambda: not line.unanswered_nbytes or line.unanswered_nbytes + nbytes <= self._window_nbytes)
         line.hand_in(Letter(request.op, request.body, request.buffers, nbytes))
 

@@ -83,7 +83,7 @@ class SupervisedScan:
         self._proxy_says: Mapping = {}
         self._writer_says: Mapping = {}
         self._next_look = 0.0
-        self._is_idle = self._wants_end = False
+        self._wanted_end: dict | None = None
         self._told: set[str] = set()
         options = ["--bind", means.proxy_bind, "--durability", means.durability]
         options += ["--spool-bytes", str(means.spool_nbytes), "--window-bytes", str(means.window_nbytes)]
@@ -144,12 +144,22 @@ class SupervisedScan:
             self._complete()
             return
         self.writer.keep(now)
-        if end is None and not self._wants_end:
+        if end is None and self._wanted_end is None:
             self.proxy.keep(now)
+            self._end_if_idle()
         else:
             self.proxy.look(now)
-        self._end_if_idle(end)
+            self._end_as_wanted(end)
         self._set_state(end)
+
+    def end(self, *, early: bool = False, discard: bool = False, reason: str = "") -> None:
+        """Have the scan end as it is, without its scanner; soon. What was told first is done.
+
+        The end is the proxy's to tell. So the proxy goes first, and what it would have told is told in its place.
+        """
+        if self._wanted_end is None and self._end() is None:
+            self._wanted_end = {"early": early, "discard": discard, "reason": reason}
+            self.proxy.tell_to_end()
 
     def close(self) -> None:
         """End the processes in order, each after what it has begun; the scan goes on when it is taken up again."""
@@ -203,23 +213,18 @@ class SupervisedScan:
             heard = _number(self._proxy_says, "last_heard_s_ago", WAITING_S)
             self.state = State.ACQUIRING if self.address and heard < WAITING_S else State.WAITING
 
-    def _end_if_idle(self, end: Mapping | None) -> None:
-        """A scan that nothing is heard of for long is ended as it is.
-
-        The end is the proxy's to tell; so the proxy goes first, and what it would have told is told in its place.
-        """
-        if end is not None:
-            return
-        if not self._wants_end:
-            heard = _number(self._proxy_says, "last_heard_s_ago", 0.0)
-            if not (self.proxy.running and self._proxy_says.get("pid") == self.proxy.pid and heard > self.means.idle_s):
-                return
+    def _end_if_idle(self) -> None:
+        """End a scan that nothing was heard of for long."""
+        heard = _number(self._proxy_says, "last_heard_s_ago", 0.0)
+        if self.proxy.running and self._proxy_says.get("pid") == self.proxy.pid and heard > self.means.idle_s:
             log.warning("%s: nothing was heard for %.0f s; it is finished as it is", self.plan.name, heard)
-            self._wants_end = True
-            self.proxy.tell_to_end()
-        elif not self.proxy.running:
-            write_end(self.folder, early=True, reason=f"nothing was heard of the scanner for {self.means.idle_s:.0f} s")
-            self._wants_end = False
+            self.end(early=True, reason=f"nothing was heard of the scanner for {self.means.idle_s:.0f} s")
+
+    def _end_as_wanted(self, end: Mapping | None) -> None:
+        if self._wanted_end is not None and not self.proxy.running:
+            if end is None:
+                write_end(self.folder, **self._wanted_end)
+            self._wanted_end = None
 
     def _complete(self) -> None:
         if self.proxy.running:

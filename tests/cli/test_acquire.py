@@ -19,6 +19,7 @@ import pytest
 
 from rawmosaic.cli.acquire_command import _watch, row_of, table_of
 from rawmosaic.net.acquisition import Scanner
+from rawmosaic.net.acquisition.asking import Server
 from rawmosaic.storage import open_slide
 from rawmosaic.storage.errors import UnreachableError
 from rawmosaic.storage.hdf5.verify import verify_slide
@@ -146,9 +147,10 @@ def test_a_simulation_that_is_interrupted_ends_its_scan_early(data, slide_file):
             [*RUN, "simulate", str(slide_file), address, "--rate", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         end = time.monotonic() + LONG_S
-        while not list(data.glob("slide.scan/spool/*")):
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        with Server(address) as server:
+            while not any(scan["planes"] for scan in server.scans()):
+                assert time.monotonic() < end
+                time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=LONG_S)
         assert process.returncode == 130

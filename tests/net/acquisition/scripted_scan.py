@@ -51,6 +51,7 @@ class ScriptedScan:
         self.calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self.ops: list[str] = []
         self.plans: list = []
+        self.given_up: list[str] = []
         self._context = zmq.Context()
         self.socket = self._context.socket(zmq.ROUTER)
         self.socket.linger = 0
@@ -107,5 +108,8 @@ class ScriptedScan:
             asked.answer(uid=plan.uid, **self.found)
         elif op == "find":
             asked.answer(uid=asked.body["uid"], **self.found)
+        elif op == "abort" and "uid" in asked.body:
+            self.given_up.append(asked.body["uid"])
+            asked.answer(**self.found)
         elif op != "cancel":
             self.asked.put(asked)

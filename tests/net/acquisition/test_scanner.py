@@ -100,13 +100,14 @@ def test_a_plane_counts_when_it_is_acknowledged_and_not_before(server, scanner, 
 
 
 def test_a_full_window_is_a_wait_and_no_error(server, beside):
-    server.found["window_nbytes"] = 2 * NBYTES
+    large = np.zeros((200, 300), np.uint16)
+    server.found["window_nbytes"] = int(2.5 * large.nbytes)
     scanner = Scanner(server.address, timeout_s=LONG_S)
-    scanner.start("a", field_shape=SHAPE, channels=["A"])
+    scanner.start("a", field_shape=large.shape, channels=["A"])
     for number in range(2):
-        scanner.send(image(number), 0, row=0, column=number)
+        scanner.send(large, 0, row=0, column=number)
     first, _second = server.next(), server.next()
-    third = beside(scanner.send, image(2), 0, row=0, column=2)
+    third = beside(scanner.send, large, 0, row=0, column=2)
     assert not third.done()
     assert server.nothing_asked()
     first.answer(field=0, repeated=False)
@@ -331,6 +332,16 @@ def test_a_proxy_that_is_not_there_yet_is_waited_for(server, beside):
     server.found |= {"address": server.address}
     started.result(LONG_S)
     scanner.close()
+
+
+def test_a_new_scan_that_does_not_come_about_leaves_nothing_on_the_server(server):
+    server.found |= {"address": "", "state": "failed", "error": "no key"}
+    with pytest.raises(UnreachableError, match="no key"):
+        Scanner(server.address).start("a", field_shape=SHAPE, channels=["A"])
+    assert server.given_up == [server.plans[0].uid]
+    with pytest.raises(UnreachableError, match="no key"):
+        Scanner(server.address).start("a", field_shape=SHAPE, channels=["A"], uid="one-to-go-on-with")
+    assert server.given_up == [server.plans[0].uid]
 
 
 def test_a_scanner_can_be_used_by_one_thread_after_another(server, scanner):
