@@ -24,6 +24,7 @@ NAMES = (
     "memory",
     "broker",
     "remote",
+    "acquire",
 )
 OPT_IN = ("peers",)
 """Run only when named: they install what they compare with."""
