@@ -120,7 +120,7 @@ class SlideHandler:
         if orientation is not None and orientation not in ORIENTATIONS:
             raise OutOfRangeError("orientation", orientation, "choose one of " + ", ".join(ORIENTATIONS))
         if name is not None:
-            check_name(name)
+            check_name(f"{check_name(name)} 2000-01-01 00.00.00 1000")  # with all that may be added to it
         self.address, self.name, self.on_error = address, name, on_error
         self.error: Exception | None = None
         self.taken = self.missed = 0

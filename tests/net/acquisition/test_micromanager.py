@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+os.environ["PYMM_LOG_FILE"] = "0"  # read at import: otherwise it writes into the user's folder
 pytest.importorskip("pymmcore_plus", reason="pymmcore-plus is not installed: pip install 'rawmosaic[micromanager-demo]'")
 pytest.importorskip("mm_test_adapters", reason="there are no demo devices: pip install 'rawmosaic[micromanager-demo]'")
 
@@ -25,7 +29,7 @@ from rawmosaic.net.acquisition import micromanager
 from rawmosaic.net.acquisition.manager import Manager
 from rawmosaic.net.acquisition.micromanager import SlideHandler
 from rawmosaic.storage import open_slide
-from rawmosaic.storage.errors import AcquisitionError, SlideError, UnreachableError
+from rawmosaic.storage.errors import AcquisitionError, OutOfRangeError, SlideError, UnreachableError
 from rawmosaic.storage.hdf5.verify import verify_slide
 from rawmosaic.storage.slide import Slide
 
@@ -480,6 +484,19 @@ def test_each_run_is_a_slide_of_its_own(microscope: Microscope, handler_of: Call
     assert [scanner.ended for scanner in scanners] == ["finished", "finished"]
 
 
+@pytest.mark.parametrize("name", ["a/b", "", "x" * 110])
+def test_a_name_that_may_not_do_for_every_run_is_refused_at_once(name: str):
+    with pytest.raises(AcquisitionError, match="cannot name a scan"):
+        SlideHandler(name=name)
+
+
+def test_options_that_mean_nothing_are_refused_at_once():
+    with pytest.raises(OutOfRangeError, match="flip-x"):
+        SlideHandler(orientation="upside down")
+    with pytest.raises(OutOfRangeError, match="cancel"):
+        SlideHandler(on_error="give up")
+
+
 # a handler that is given to one run
 
 
@@ -624,3 +641,48 @@ def test_a_run_goes_on_where_no_server_is(microscope: Microscope):
     with pytest.raises(UnreachableError), handler:
         microscope.core.mda.run(useq.MDASequence(channels=channels("DAPI"), stage_positions=[(0, 0), (30, 0)]))
     assert len(microscope.frames) == handler.missed == 2
+
+
+# the page
+
+
+def scripts_of_the_page(server: Manager) -> list[str]:
+    page = (Path(__file__).parents[3] / "docs" / "micromanager.md").read_text(encoding="utf-8")
+    scripts = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    return [script.replace("tcp://127.0.0.1:5556", server.address).replace("MyMicroscope", "MMConfig_demo") for script in scripts]
+
+
+def said_by(script: str) -> str:
+    """What a program says that is typed from the page."""
+    outcome = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    return outcome.stdout.strip()
+
+
+def test_the_script_of_the_page_makes_a_slide(server: Manager, tmp_path: Path):
+    script, _ = scripts_of_the_page(server)
+    assert said_by(script) == str(tmp_path / "section 12.h5")
+    with open_slide(tmp_path / "section 12.h5") as slide:
+        assert slide.n_fields == 12
+        assert [channel.exposure_ms for channel in slide.channels] == [20, 50]
+        assert slide.acquired().all()
+
+
+def test_what_the_page_says_in_a_console_takes_every_run(server: Manager, tmp_path: Path):
+    _, typed = scripts_of_the_page(server)
+    program = f"""
+from pymmcore_plus import CMMCorePlus
+core = CMMCorePlus.instance()
+core.loadSystemConfiguration()
+{typed}
+import useq
+for _ in range(2):
+    core.mda.run(useq.MDASequence(channels=["DAPI"]))
+    print(handler.result())
+"""
+    first, second = (Path(location) for location in said_by(program).splitlines())
+    assert first == tmp_path / "today.h5"
+    assert second.name.startswith("today ")
+    assert second.is_file()
