@@ -72,6 +72,9 @@ HELD_S = 1.0
 HEADER_COST = 24
 """How much more memory a header takes than it has bytes, whatever it says."""
 
+WINDOW_SLACK = 4
+"""A scanner counts planes as it likes, and may be wrong by such a part of the window."""
+
 MOST_WAITERS = 8
 """Requests that may wait for the same plane: a scanner that lost its connection asks again."""
 
@@ -131,6 +134,7 @@ class SlideProxy:
         self.plan = ScanPlan.load(self.folder)
         self._durability, self._budget, self._window = durability, spool_nbytes, window_nbytes
         self._largest_nbytes = self.plan.plane_nbytes + BLOSC_OVERHEAD_NBYTES
+        self._most_waiting_nbytes = window_nbytes + window_nbytes // WINDOW_SLACK
         self._done: deque[tuple[Arrival, Outcome]] = deque()
         self._waiting: dict[object, Arrival] = {}
         self._waiting_nbytes = self._received_nbytes = self._received = 0
@@ -295,8 +299,8 @@ class SlideProxy:
             same.waiters.append((address, request.id))
             return
         nbytes = len(payload) + cost_nbytes
-        if self._waiting and self._waiting_nbytes + nbytes > self._window:
-            reason = self.intake.held or f"{self._window} bytes of planes are not on the disk yet"
+        if self._waiting and self._waiting_nbytes + nbytes > self._most_waiting_nbytes:
+            reason = self.intake.reason_to_wait or f"{self._waiting_nbytes} bytes of planes are not on the disk yet"
             raise BusyError(f"{reason}; send the plane again later")
         self._received += 1
         self._received_nbytes += len(payload)
