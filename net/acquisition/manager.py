@@ -80,7 +80,9 @@ LOCK, FINISHED = "manager.lock", "finished.scans"
 
 STEP_MS = 100
 MESSAGES_AT_ONCE = 64
-CLIENT_QUEUE = 8
+CLIENT_QUEUE, PLANS_QUEUED = 8, 2
+"""Replies and requests that ZeroMQ holds for one scanner; a plan may be long."""
+
 COMPLAIN_S = 60.0
 
 log = logging.getLogger("rawmosaic.net.acquisition")
@@ -446,7 +448,7 @@ def _bound(context: zmq.Context, stack: ExitStack, address: str, curve: ServerCu
     if curve is None and not insecure and not is_local(address):
         raise AccessError("other machines can reach this address, so it needs keys (or say `insecure`)", location=address)
     router = context.socket(zmq.ROUTER)
-    router.linger, router.sndhwm, router.maxmsgsize = LINGER_MS, CLIENT_QUEUE, MAX_START_NBYTES
+    router.linger, router.sndhwm, router.rcvhwm, router.maxmsgsize = LINGER_MS, CLIENT_QUEUE, PLANS_QUEUED, MAX_START_NBYTES
     router.ipv6 = "[" in address
     router.heartbeat_ivl, router.heartbeat_timeout = int(HEARTBEAT_S * 1000), int(DEAD_S * 1000)
     if curve is not None:

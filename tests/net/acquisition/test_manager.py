@@ -105,6 +105,16 @@ def test_what_a_scanner_sent_is_the_slide(serve, data):
     until(lambda: nothing_but_slides(data), LONG_S)
 
 
+def test_what_is_told_of_a_plane_is_kept_with_it(serve):
+    camera = microscope(grid=(1, 1))
+    with Scanner(serve().address) as scanner:
+        begin(scanner, "a", camera)
+        scanner.send(camera.read_plane(0, 1), "GFP", row=0, column=0, metadata={"temperature": 36.9, "lamp": "blue"})
+    with open_slide(scanner.location) as slide:
+        assert slide.plane_metadata(0, 1) == {"temperature": 36.9, "lamp": "blue"}
+        np.testing.assert_array_equal(slide.read_plane(0, 1), camera.read_plane(0, 1))
+
+
 def test_a_replayed_slide_is_the_slide(serve):
     camera = microscope(3, sparse=0.3, size_z=2, size_t=2, plane_offset_px=2.0, shapes=[(40, 60), (30, 50)], scenes=["a", "b"])
     with Scanner(serve().address) as scanner:
@@ -271,6 +281,7 @@ def test_an_aborted_scan_keeps_what_was_acknowledged(serve, data):
     until(lambda: nothing_but_slides(data), LONG_S)
     with open_slide(data / "a.h5") as slide:
         assert slide.acquired().sum() == len(first_field)
+        assert slide.header.extra["ended_early"]
         np.testing.assert_array_equal(slide.read_plane(0, 1), camera.read_plane(0, 1))
 
 
@@ -291,6 +302,8 @@ def test_a_scan_that_nothing_is_heard_of_is_finished_as_it_is(serve, data):
     scanner.close()
     until(lambda: (data / "a.h5").exists() and nothing_but_slides(data), LONG_S)
     assert_same(data / "a.h5", camera)
+    with open_slide(data / "a.h5") as slide:
+        assert "nothing was heard" in slide.header.extra["ended_early"]
 
 
 def test_somebody_else_may_finish_or_discard_a_scan(serve, data):
@@ -309,6 +322,8 @@ def test_somebody_else_may_finish_or_discard_a_scan(serve, data):
             server.finish("nobody")
         until(lambda: {scan["state"] for scan in server.scans()} == {"complete", "discarded"}, LONG_S)
     assert_same(data / "kept.h5", camera)
+    with open_slide(data / "kept.h5") as slide:
+        assert "ended_early" not in slide.header.extra
     assert nothing_but_slides(data)
     assert not (data / "unwanted.h5").exists()
 
