@@ -44,6 +44,17 @@ def test_lines_of_the_readme_make_a_picture():
 
 
 @pytest.mark.usefixtures("slide")
+def test_script_of_the_library_finds_a_slide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("sqlalchemy", reason="the library needs SQLAlchemy: pip install 'rawmosaic[library]'")
+    monkeypatch.setenv("RAWMOSAIC_LIBRARY", str(tmp_path / "library.sqlite"))
+    (script,) = python_of("docs/library.md")
+    names: dict = {}
+    exec(script, names)
+    assert [noted.news for noted in names["report"].noted] == ["new"]
+    assert names["opened"].header.name == "synthetic"
+
+
+@pytest.mark.usefixtures("slide")
 def test_script_of_the_annotations_measures_a_cell(tmp_path: Path):
     (script,) = python_of("docs/annotations.md")
     names: dict = {}

@@ -16,11 +16,13 @@ STAMP=$VENV/.ready
 DISPLAY_TRIED=$VENV/.display-tried
 BROWSER_TRIED=$VENV/.browser-tried
 QT_TRIED=$VENV/.qt-tried
+POSTGRESQL_TRIED=$VENV/.postgresql-tried
 MICROMANAGER_TRIED=$VENV/.micromanager-tried
 
 EGL_PACKAGES="libegl1 libgl1 libopengl0 libegl-mesa0 libgl1-mesa-dri"
 DISPLAY_PACKAGES="xvfb xdotool"
 BROWSER_PACKAGES="chromium npm"
+POSTGRESQL_PACKAGES="postgresql"
 QT_PACKAGES="libxcb-cursor0 libxcb-icccm4 libxcb-keysyms1 libxcb-shape0 libxkbcommon-x11-0 libdbus-1-3 libfontconfig1 libglib2.0-0"
 
 MICROMANAGER_COMPILED="pymmcore,mm-test-adapters,tensorstore,shapely,pydantic-core"
@@ -141,6 +143,48 @@ prepare_micromanager() {
         micromanager_works && return 0
     fi
     say "tests with Micro-Manager's demo devices will be skipped; to run them: $VENV/bin/pip install -e '.[micromanager-demo]'"
+}
+
+has_postgresql() {
+    command -v initdb >/dev/null 2>&1 && return 0
+    for program in /usr/lib/postgresql/*/bin/initdb; do # Debian keeps it off the path
+        [ -x "$program" ] && return 0
+    done
+    return 1
+}
+
+# The tests run a server of their own, from a temporary folder. The package starts one too, now and whenever the machine starts:
+# Debian asks policy-rc.d about the first, and a cluster's start.conf about the second. Both are only changed where we are the first.
+install_postgresql() {
+    policy=/usr/sbin/policy-rc.d
+    was_there=$([ -e /etc/postgresql ] && echo yes || true)
+    ours=
+    if [ ! -e "$policy" ]; then
+        ours=yes
+        trap 'rm -f "$policy"; exit 130' INT TERM
+        printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy"
+    fi
+    # shellcheck disable=SC2086  # a list of packages
+    apt_install $POSTGRESQL_PACKAGES && installed=0 || installed=1
+    [ -z "$ours" ] || rm -f "$policy"
+    trap - INT TERM
+    if [ -z "$was_there" ]; then
+        for conf in /etc/postgresql/*/main/start.conf; do
+            [ ! -e "$conf" ] || sed -i 's/^auto$/manual/' "$conf"
+        done
+    fi
+    return "$installed"
+}
+
+# Never fails: without it the tests of the library run on SQLite only, and say so.
+prepare_postgresql() {
+    has_postgresql && return 0
+    if [ "$(uname -s)" = Linux ] && is_root_with_apt && [ ! -e "$POSTGRESQL_TRIED" ]; then
+        touch "$POSTGRESQL_TRIED"
+        install_postgresql || true
+        has_postgresql && return 0
+    fi
+    say "tests of the library on PostgreSQL will be skipped; to run them: sudo apt-get install $POSTGRESQL_PACKAGES"
 }
 
 has_browser() {
