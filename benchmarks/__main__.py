@@ -26,8 +26,8 @@ NAMES = (
     "remote",
     "acquire",
 )
-OPT_IN = ("peers",)
-"""Run only when named: they install what they compare with."""
+OPT_IN = ("peers", "panels")
+"""Run only when named: `peers` installs what it compares with, `panels` needs a display."""
 
 
 @click.command()
@@ -35,7 +35,7 @@ OPT_IN = ("peers",)
 @click.option("--keep", metavar="NAME", help="Keep the page as benchmarks/results/NAME.md and .json.")
 @click.option("--folder", type=click.Path(path_type=Path), default=RESULTS, show_default="benchmarks/results")
 def main(names: tuple[str, ...], keep: str | None, folder: Path) -> None:
-    """Run the benchmarks NAMES (all but `peers` by default)."""
+    """Run the benchmarks NAMES (all but `peers` and `panels` by default)."""
     unknown = set(names) - set(NAMES) - set(OPT_IN)
     if unknown:
         raise click.UsageError(f"no benchmark {', '.join(sorted(unknown))}: choose from {', '.join((*NAMES, *OPT_IN))}")

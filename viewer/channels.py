@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -78,9 +79,17 @@ def status_matrix(looks: Sequence[ChannelView]) -> np.ndarray:
 
 def parse_color(color: str) -> tuple[float, float, float]:
     """(r, g, b), 0 to 1, from ``#rrggbb``, ``#rgb`` or a name."""
-    text = NAMED_COLORS.get(str(color).lower(), str(color)).removeprefix("#")
-    if not _HEX_COLOR.fullmatch(text):
+    parts = _color_parts(str(color))
+    if parts is None:
         raise OutOfRangeError("color", color, "use #rrggbb or one of " + ", ".join(NAMED_COLORS))
+    return parts
+
+
+@lru_cache(1024)  # panels ask for each channel's colour in every frame
+def _color_parts(color: str) -> tuple[float, float, float] | None:
+    text = NAMED_COLORS.get(color.lower(), color).removeprefix("#")
+    if not _HEX_COLOR.fullmatch(text):
+        return None
     if len(text) == 3:
         text = "".join(2 * digit for digit in text)
     return tuple(int(text[i : i + 2], 16) / 255 for i in (0, 2, 4))

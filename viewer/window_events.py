@@ -39,6 +39,7 @@ class Events:
         """Hear of them from now on."""
         handle = self._window.handle
         glfw.set_framebuffer_size_callback(handle, self.on_resize)
+        glfw.set_window_content_scale_callback(handle, self.on_content_scale)
         glfw.set_window_refresh_callback(handle, lambda _: self._window.redraw())
         glfw.set_scroll_callback(handle, self.on_scroll)
         glfw.set_cursor_pos_callback(handle, self.on_cursor)
@@ -61,6 +62,12 @@ class Events:
         if self._window.sizes.resized(width, height):
             self._window.fit_picture()
             self._window.redraw()
+
+    def on_content_scale(self, _handle, x_scale: float, _y_scale: float) -> None:
+        """It is on a screen of another resolution."""
+        self._window.sizes.rescaled(x_scale)
+        self._window.fit_picture()
+        self._window.redraw()
 
     def on_focus(self, _handle, focused: int) -> None:
         """It gained or lost the keyboard."""

@@ -29,6 +29,7 @@ class Frames:
     def begin_anew(self) -> None:
         """Another slide is shown from now on."""
         self._warm, self._wake_at, self._dirty = False, math.inf, True
+        self._title = ""
 
     def wanted(self) -> None:
         """The next frame differs from the last."""
@@ -72,7 +73,12 @@ class Frames:
             wake += self._draw_panels()
         self._wake_at = time.monotonic() + min((seconds for seconds in wake if seconds is not None), default=math.inf)
         glfw.swap_buffers(window.handle)
-        glfw.set_window_title(window.handle, title(window.slide, engine))
+        self._show_title(title(window.slide, engine))
+
+    def _show_title(self, text: str) -> None:
+        if text != self._title:  # the window system takes up to half a millisecond
+            self._title = text
+            glfw.set_window_title(self._window.handle, text)
 
     def _draw_panels(self) -> list[float | None]:
         """The panels over the picture, and what follows from them; the seconds in which each wants another frame."""

@@ -11,6 +11,7 @@ class Sizes:
     def __init__(self, handle, ui_scale: float | None = None):
         self._handle, self._ui_scale = handle, ui_scale
         self._size_px: tuple[int, int] | None = None
+        self._content_scale: float | None = None
 
     @property
     def size_px(self) -> tuple[int, int]:
@@ -29,7 +30,15 @@ class Sizes:
     @property
     def pixels_per_unit(self) -> float:
         """How large panels are drawn: 2 at 200 %."""
-        return self._ui_scale or max(glfw.get_window_content_scale(self._handle)[0], 0.5)
+        if self._ui_scale:
+            return self._ui_scale
+        if self._content_scale is None:
+            self._content_scale = max(glfw.get_window_content_scale(self._handle)[0], 0.5)
+        return self._content_scale
+
+    def rescaled(self, content_scale: float) -> None:
+        """The window came to a screen of another resolution."""
+        self._content_scale = max(content_scale, 0.5)
 
     @property
     def cursor_ratio(self) -> tuple[float, float]:

@@ -193,6 +193,14 @@ def test_everything_doubles_at_two_hundred_percent(open_window):
     until(window, lambda: not window.engine.channels[0].visible)
 
 
+def test_a_screen_of_another_resolution_is_taken_note_of(open_window):
+    window = open_window(slide())
+    assert window.engine.size[0] == SIZE[0] - 312
+    window.events.on_content_scale(window.handle, 2.0, 2.0)
+    assert window.engine.size[0] == SIZE[0] - 2 * 312
+    window.step()
+
+
 def test_a_small_window_keeps_its_picture(open_window):
     window = open_window(slide(), (400, 300))
     assert window.engine.size[0] == 400
