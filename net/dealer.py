@@ -12,7 +12,7 @@ import socket as sockets
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -199,14 +199,17 @@ class TileDealer:
         """The names that slides are served under. Any thread."""
         return tuple(self._slides)
 
-    def add(self, name: str, slide: Slide) -> Slide | None:
+    def add(self, name: str, slide: Slide, expects: Callable[[], bool] = lambda: False) -> Slide | None:
         """Serve one slide more, or another one under a name. Any thread.
+
+        `expects`: whether more will come under this name, though the slide itself says that it is not growing: its writer was
+        killed, and another begins it anew. Asked now and then, by another thread.
 
         Returns the slide that had the name, which is no longer read: whoever opened it may close it. Those who look at it are
         told to ask again, and find the new one.
         """
         with self._changing:
-            served = ServedSlide(_checked_name(name), slide, self._cache)
+            served = ServedSlide(_checked_name(name), slide, self._cache, expects)
             return self._change(name, served, self._desk_for(name, slide))
 
     def remove(self, name: str) -> Slide | None:

@@ -43,14 +43,17 @@ class Work:
 
 
 class ServedSlide:
-    """One slide under the name that it is served by. Compressed tiles are kept in `cache`."""
+    """One slide under the name that it is served by. Compressed tiles are kept in `cache`.
 
-    def __init__(self, name: str, slide: Slide, cache: EncodedTiles):
-        self.name, self.slide = name, slide
+    `expects`: whether planes will still come under this name, though the slide itself, whose writer is gone, says that none do.
+    """
+
+    def __init__(self, name: str, slide: Slide, cache: EncodedTiles, expects: Callable[[], bool] = lambda: False):
+        self.name, self.slide, self._expects = name, slide, expects
         self.overview: ServedSlide | None = None
         if slide.overview is not None:
             self.overview = ServedSlide(f"{name}/overview", slide.overview, cache)
-        self.growing = slide.growing
+        self.growing = slide.growing or expects()
         self._cache = cache
         self._number = next(_NUMBERS)  # in the cache: slides come and go, and the next may lie where one lay in memory
         self._facts: Answer | None = None
@@ -167,10 +170,11 @@ class ServedSlide:
         fields, positions = slide.fields, slide.positions()
         with self._changing:
             planes = slide.refresh()
-            if not len(planes) and slide.growing:
+            growing = slide.growing or self._expects()
+            if not len(planes) and growing:
                 return None
             self._state = (self._state[0] + 1, slide.identity)
-            if not slide.growing:
+            if not growing:
                 if self.overview is None and slide.overview is not None:
                     self.overview = ServedSlide(f"{self.name}/overview", slide.overview, self._cache)
                 self.growing = False

@@ -103,7 +103,9 @@ class Catalogue:
             if stamp_of(path) != stamp:  # another came meanwhile: the next look finds it
                 slide.close()
                 return
-            self._dealer.add(name, slide)
+            # a slide whose writer was killed goes on in another file, which is found by the next look
+            growing = slide.growing
+            self._dealer.add(name, slide, lambda: growing and (not path.exists() or stamp_of(path) != stamp))
         except ProtocolError as error:
             slide.close()
             self._refused[name] = stamp

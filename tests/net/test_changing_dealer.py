@@ -136,3 +136,18 @@ def test_a_closed_dealer_takes_no_slide(dealer):
     dealer.close()
     with pytest.raises(SlideError, match="ended"):
         dealer.add("a", slide_of(1))
+
+
+def test_a_slide_whose_writer_is_gone_is_watched_until_nothing_more_is_expected(dealer, client):
+    growing, more = GrowingSlide(slide_of(1), 3, fields_known=True), threading.Event()
+    dealer.add("a", growing, lambda: not more.is_set())
+    watch = client.send("watch", "a")
+    while growing.grow(1):
+        pass
+    while (header := client.reply_to(watch)[0])["event"] != "grown":
+        pass
+    assert header["growing"]  # all planes are there, and yet
+    more.set()
+    while (header := client.reply_to(watch)[0])["status"] != "ok":
+        pass
+    assert header["identity"] == growing.identity

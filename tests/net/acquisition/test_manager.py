@@ -432,19 +432,52 @@ def test_viewers_follow_a_running_scan_and_see_the_finished_slide(serve):
         send_all(scanner, camera, keys[:6])
         scanner.flush()
         with looked_at(f"{manager.serving_address}/a") as remote:
-            rest = threading.Event()
-            while remote.acquired().sum() < 6:
-                rest.wait(0.02)
-                remote.refresh()
+            until_it_shows(remote, 6)
             send_all(scanner, camera, keys[6:])
             location = scanner.finish()
-            while remote.growing:
-                rest.wait(0.02)
-                remote.refresh()
+            until_it_shows(remote, len(keys))
+            until(lambda: not remote.growing, LONG_S)
             with open_slide(location) as slide:
                 assert remote.n_fields == slide.n_fields
                 for field, channel in np.argwhere(slide.acquired()).tolist():
                     np.testing.assert_array_equal(remote.read_plane(field, channel), slide.read_plane(field, channel))
+
+
+def test_viewers_of_a_scan_whose_writer_is_killed_find_it_again(serve):
+    camera = microscope(20)
+    manager = serve(serve=ANY)
+    keys = list(planes_in_order(camera))
+    rest = threading.Event()
+    with Scanner(manager.address) as scanner:
+        begin(scanner, "a", camera)
+        send_all(scanner, camera, keys[:6])
+        remote = looked_at(f"{manager.serving_address}/a")
+        until_it_shows(remote, 6)
+        [scan] = manager._scans.values()
+        scan.writer.kill()
+        send_all(scanner, camera, keys[6:])
+        location = scanner.finish()
+    try:
+        while remote.growing or remote.replaced:
+            if remote.replaced:
+                remote.close()
+                remote = looked_at(f"{manager.serving_address}/a")
+            remote.refresh()
+            rest.wait(0.02)
+        with open_slide(location) as slide:
+            assert remote.acquired().sum() == len(keys)
+            for field, channel in np.argwhere(slide.acquired()).tolist():
+                np.testing.assert_array_equal(remote.read_plane(field, channel), slide.read_plane(field, channel))
+    finally:
+        remote.close()
+
+
+def until_it_shows(remote: RemoteSlide, n_planes: int) -> None:
+    def shows() -> bool:
+        remote.refresh()
+        return remote.acquired().sum() >= n_planes
+
+    until(shows, LONG_S)
 
 
 def looked_at(location: str) -> RemoteSlide:
