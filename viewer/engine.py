@@ -214,7 +214,7 @@ class Engine:
     @property
     def freshness(self) -> tuple[int, int]:
         """How often planes were taken in, and how many tiles still show what was before: another where the picture is another."""
-        return self.growth, len(self._outdated)
+        return self.growth, len(self._replaceable())
 
     def view(self) -> View:
         """What is asked to be shown, as a value."""

@@ -1,4 +1,4 @@
-"""A slide whose scan began anew under its name is opened anew by its window, in the background; what was made of it stays."""
+"""A slide whose name has another one by now is opened anew by its window, in the background; what was made of it stays."""
 
 from __future__ import annotations
 
@@ -34,19 +34,17 @@ class Renewal:
         """Open anew what was replaced, and show it once it is open."""
         window = self._window
         if self._opening is None:
-            if window.engine.replaced and time.monotonic() >= self._not_before:
-                from rawmosaic.storage import open_slide
-
-                location = window.slide.location
-                self._opening = window.slide, window.later.newest("renew", lambda: open_slide(location))
+            # a finished slide is not followed; that its tiles cannot be read may tell
+            if (window.engine.replaced or window.engine.report.tiles_failed) and time.monotonic() >= self._not_before:
+                slide = window.slide
+                self._opening = slide, window.later.newest("renew", lambda: _opened_if_replaced(slide))
             return
         before, future = self._opening
         if not future.done():
             return
         self._opening, self._not_before = None, time.monotonic() + AGAIN_S
-        if future.cancelled() or future.exception() is not None:
+        if future.cancelled() or future.exception() is not None or (slide := future.result()) is None:
             return
-        slide = future.result()
         if before is not window.slide:  # another one was opened meanwhile
             slide.close()
             return
@@ -55,10 +53,17 @@ class Renewal:
         except SlideError:
             slide.close()
             return
-        window.desk.say("the scan began anew under the same name: the slide was opened anew", "warning")
+        window.desk.say("another slide has this name by now, as when a scan begins anew: it was opened", "warning")
         window.redraw()
 
 
+def _opened_if_replaced(slide: Slide) -> Slide | None:
+    """What lies under the name of a slide, if it is another by now. Reads; raises SlideError."""
+    from rawmosaic.storage import open_slide
+
+    return open_slide(slide.location) if slide.replaced else None
+
+
 def _closed_again(future: Future) -> None:
-    if not future.cancelled() and future.exception() is None:
-        future.result().close()
+    if not future.cancelled() and future.exception() is None and (slide := future.result()) is not None:
+        slide.close()

@@ -431,6 +431,7 @@ def test_a_slide_that_was_replaced_is_an_error_and_no_mixture():
         assert slide._server.cache.flush()
         _, (outcome,) = read_all(slide, [other])
         assert "replaced" in str(outcome)
+        assert slide.replaced
         with pytest.raises(SlideError, match="replaced"):
             slide.acquired()
         with RemoteSlide(f"{server.address}/s") as again:  # what lies on the disk of the first is not taken for the second's
@@ -559,5 +560,6 @@ def test_a_growing_slide_that_was_replaced_is_an_error():
         script.slide = GrowingSlide(SyntheticSlide((2, 3), (40, 56), 3), 5)
         proxy.cut()
         assert eventually(lambda: slide._trouble is not None)
+        assert slide.replaced
         with pytest.raises(SlideError, match="replaced"):
             slide.read_tile(TileKey(0, 1, 0))

@@ -15,7 +15,7 @@ from hands import Hands, hidden_display, until
 
 from rawmosaic.storage import open_slide
 from rawmosaic.storage.errors import GraphicsError, SlideError
-from rawmosaic.storage.testing import GrowingSlide, SyntheticSlide
+from rawmosaic.storage.testing import FailingSlide, GrowingSlide, SyntheticSlide
 
 pytest.importorskip("imgui_bundle", reason="imgui-bundle is not installed: the window has no panels")
 
@@ -78,9 +78,8 @@ def test_what_comes_is_drawn_without_a_hand(open_window: Opener):
     window._draw = lambda: (draw(), drawn.append(window.engine.growth))
     growing.grow(3)
     until(window, lambda: bool(drawn) and drawn[-1] == 1, PATIENCE_S)
-    until(window, lambda: window.engine.report.complete and not window.engine.wants_frame, PATIENCE_S)
     x, y = map(int, window.engine.camera.to_window(*growing.positions()[6]))
-    assert window.screenshot()[y - 2 : y + 3, x - 2 : x + 3, :3].any()
+    until(window, lambda: bool(window.screenshot()[y - 2 : y + 3, x - 2 : x + 3, :3].any()), PATIENCE_S)
 
 
 def test_the_counter_is_there_while_the_scan_runs_and_goes_some_time_after(open_window: Opener, monkeypatch: pytest.MonkeyPatch):
@@ -300,7 +299,7 @@ def test_a_scan_that_begins_anew_is_opened_anew_and_the_view_stays(open_window: 
         assert window.engine.camera == camera
         assert (window.engine.channels[0].limits, window.engine.channels[0].color) == ((12.0, 3456.0), "#ff8800")
         assert len(window.desk.board.annotations) == 1
-        assert any("opened anew" in message.text for message in window.desk.messages)
+        assert any("another slide has this name" in message.text for message in window.desk.messages)
         second.write(5)
         second.finish()
         until(window, lambda: window.engine.scan.state == "finished", PATIENCE_S)
@@ -332,6 +331,22 @@ def test_a_slide_that_cannot_be_opened_yet_is_tried_again(open_window: Opener, m
     growing.replaced = True
     until(window, lambda: window.slide is anew, PATIENCE_S)
     comes(window, 9)
+
+
+def test_a_finished_slide_whose_tiles_fail_since_there_is_another_is_opened_anew(
+    open_window: Opener, monkeypatch: pytest.MonkeyPatch
+):
+    class Served(FailingSlide):
+        replaced = False
+
+    served, anew = Served(mosaic(), lambda _: served.replaced), mosaic()
+    monkeypatch.setattr("rawmosaic.storage.open_slide", lambda _: anew)
+    window = open_window(served)
+    until(window, lambda: window.engine.report.complete and not window.engine.report.tiles_pending, PATIENCE_S)
+    served.replaced = True
+    window.engine.forget()
+    window.redraw()
+    until(window, lambda: window.slide is anew, PATIENCE_S)
 
 
 def test_a_scan_that_ended_early_says_so(open_window: Opener, writers, tmp_path: Path):
