@@ -58,6 +58,7 @@ class CameraView:
             )
         properties = device_properties(summary, str(image.get("camera_label", "")))
         matrix = orientation_of(affine, own_um, properties, orientation, camera_angle_deg)
+        roi = image.get("roi") or (0, 0, int(image["width"]), int(image["height"]))  # it is told where it is not at the corner
         position = summary.get("position") or {}
         return cls(
             image=image,
@@ -67,7 +68,7 @@ class CameraView:
             pixel_size_um=size_um,
             orientation=matrix,
             stage_um=(float(position.get("x") or 0.0), float(position.get("y") or 0.0)),
-            shift_um=roi_shift_um(image.get("roi"), sensor_shape, matrix * size_um),
+            shift_um=roi_shift_um(roi, sensor_shape, matrix * size_um),
             sensor_shape=sensor_shape,
         )
 
@@ -131,13 +132,13 @@ def transposition(properties: Mapping[str, object]) -> np.ndarray:
     return np.diag(mirror) @ swap
 
 
-def roi_shift_um(roi: Sequence[int] | None, sensor_shape: tuple[int, int] | None, matrix_um: np.ndarray) -> tuple[float, float]:
+def roi_shift_um(roi: Sequence[int], sensor_shape: tuple[int, int] | None, matrix_um: np.ndarray) -> tuple[float, float]:
     """(x, y) µm from the middle of the chip to the middle of the part of it that is read out.
 
     `roi`: x, y, width, height in pixels of the image; `sensor_shape`: (height, width) of the whole chip in such pixels, which no
     core tells; without it the middle of the part is taken for that of the chip.
     """
-    if roi is None or sensor_shape is None:
+    if sensor_shape is None:
         return 0.0, 0.0
     x, y, width, height = roi
     pixels = np.array([x + width / 2 - sensor_shape[1] / 2, y + height / 2 - sensor_shape[0] / 2])

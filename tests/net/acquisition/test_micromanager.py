@@ -32,6 +32,7 @@ from rawmosaic.storage import open_slide
 from rawmosaic.storage.errors import AcquisitionError, OutOfRangeError, SlideError, UnreachableError
 from rawmosaic.storage.hdf5.verify import verify_slide
 from rawmosaic.storage.slide import Slide
+from rawmosaic.viewer import OffscreenViewer
 
 PATIENCE_S = 60
 COLOURS = ("DAPI", "FITC")
@@ -129,6 +130,19 @@ def test_the_mosaic_of_a_grid_is_the_specimen(matrix: list, microscope: Microsco
         assert sorted(zip(rows.tolist(), columns.tolist(), strict=True)) == [(r, c) for r in range(2) for c in range(3)]
         step_um = 0.75 * SENSOR[1]
         np.testing.assert_allclose(slide.positions()[:, 0], (columns - 1) * step_um, atol=0.02)
+
+
+@pytest.mark.parametrize("matrix", [[[1, 0], [0, 1]], [[-1, 0], [0, 1]]], ids=["as it is", "mirrored"])
+def test_the_viewer_shows_the_specimen(matrix: list, microscope: Microscope, handler_of: Callable):
+    microscope.turn_camera(matrix)
+    sequence = useq.MDASequence(channels=channels("DAPI"), grid_plan=grid(3, 3))
+    with taken(microscope, handler_of(), sequence) as slide, OffscreenViewer(slide, size=(80, 48)) as viewer:
+        viewer.look_at(0, 0, scale=1.0)
+        viewer.channels[0].limits, viewer.channels[0].color = (0, 65535), "#ffffff"
+        image = viewer.render()
+    x_um, y_um = pixel_places((48, 80), (0, 0), np.eye(2))
+    expected = np.round(255 * (seen("DAPI", x_um, y_um) / 65535)).astype(np.uint8)
+    np.testing.assert_allclose(image[..., 0].astype(int), expected, atol=1)  # of 255: the driver rounds as it likes
 
 
 def test_a_camera_that_says_how_it_is_mounted_needs_no_calibration(microscope: Microscope, handler_of: Callable):

@@ -130,6 +130,15 @@ def test_bits_are_those_of_the_deepest_camera():
 
 
 @pytest.mark.parametrize(
+    ("roi", "shift_um"), [({}, (-8, -6)), ({"roi": (32, 24, 64, 48)}, (8, 6)), ({"roi": (16, 12, 64, 48)}, (0, 0))]
+)
+def test_a_part_at_the_corner_of_the_chip_is_one_as_well(roi: dict, shift_um: tuple):
+    """The core does not tell such a region from a whole chip of that size."""
+    view = CameraView.of({"image_infos": [{**IMAGE, **roi}]}, None, None, 0.0, (72, 96))
+    assert view.shift_um == shift_um
+
+
+@pytest.mark.parametrize(
     ("changed", "says"),
     [
         ({"plane_shape": (48, 64, 3), "pixel_format": "RGB8"}, "colour"),
