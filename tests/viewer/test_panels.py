@@ -393,6 +393,7 @@ def test_a_figure_of_the_view_is_written_in_the_background(open_window, tmp_path
         panel.open(window.desk)
         panel.file, panel.width_px, panel.part = str(tmp_path / "figure.png"), 500, "the whole mosaic"
         panel.start(window.desk)
+        window.redraw()  # as a click on its button does
         until(window, lambda: not panel.is_writing, patience_s=60)
         assert "figure written" in window.desk.message.text
     with Image.open(tmp_path / "figure.png") as picture:

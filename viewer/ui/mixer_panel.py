@@ -8,7 +8,7 @@ from imgui_bundle import imgui
 from rawmosaic.viewer.palettes import PALETTES, palette
 from rawmosaic.viewer.ui import theme
 from rawmosaic.viewer.ui.desk import Desk
-from rawmosaic.viewer.ui.widgets import button, dim, told
+from rawmosaic.viewer.ui.widgets import button, dim, shortened, told
 
 MOST_COLUMNS = 6
 """More channels than this do not fit beside each other: then the unmixing of the active channel alone is edited."""
@@ -49,7 +49,9 @@ def _columns(desk: Desk) -> None:
             imgui.table_next_row()
             imgui.table_next_column()
             imgui.align_text_to_frame_padding()
-            imgui.text(desk.engine.channels[number].name)
+            name = desk.engine.channels[number].name
+            imgui.text(shortened(name, imgui.get_content_region_avail().x))
+            told(name)
             column = list(desk.engine.channels[number].rgb())
             for part in range(3):
                 imgui.table_next_column()
@@ -67,13 +69,14 @@ def _unmixing(desk: Desk) -> None:
     engine = desk.engine
     number = min(desk.active_channel, len(engine.channels) - 1)
     matrix = np.eye(len(engine.channels)) if engine.unmixing is None else np.array(engine.unmixing, np.float64)
-    dim(f"unmixing: {engine.channels[number].name} is made of")
+    dim(shortened(f"unmixing: {engine.channels[number].name} is made of", imgui.get_content_region_avail().x))
     others = [number, *(n for n, look in enumerate(engine.channels) if n != number and (look.visible or matrix[number, n]))]
     for other in others[: 2 * MOST_COLUMNS]:
+        name, room = engine.channels[other].name, imgui.get_content_region_avail().x - theme.units(120 + 6)
         imgui.set_next_item_width(theme.units(120))
-        changed, share = imgui.drag_float(
-            f"× {engine.channels[other].name}##u{other}", float(matrix[number, other]), 0.005, 0.0, 0.0, "%.3f"
-        )
+        label = f"× {shortened(name, room - imgui.calc_text_size('× ').x)}###u{other}"
+        changed, share = imgui.drag_float(label, float(matrix[number, other]), 0.005, 0.0, 0.0, "%.3f")
+        told(f"how much of {name} is taken; less than nothing takes away what bleeds into this channel")
         if changed:
             matrix[number, other] = share
             engine.unmixing = None if np.array_equal(matrix, np.eye(len(matrix))) else matrix
