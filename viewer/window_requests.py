@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 MOST_MEASURED = 8
 """Annotations measured at once in the panel; the command line does any number."""
 
+_OF_PANELS = frozenset({"undo", "undo?", "redo", "redo?", "go to", "figure", "follow the scan", "measure", "unmix"})
+
 _KINDS_TO_OPEN = ["slides and acquisitions", "*.h5 *.tif *.tiff *.txt *.htd *.HTD *.csv", "all files", "*"]
 
 
@@ -39,13 +41,13 @@ class Requests:
         self._waiting: list[tuple[Future, Callable[[object], None]]] = []
 
     def actions(self, desk: Desk) -> dict[str, Callable[..., object]]:
-        """The table that the panels of a desk find them in."""
+        """The table that the panels of a desk, and keys, find them in; without panels, what can be done without."""
         window = self._window
 
         def key(name: str) -> Callable[[], None]:
             return lambda: desk.touch(desk.controls.key(name))
 
-        return {
+        actions = {
             "fit": key("0"),
             "one to one": key("kp_5"),
             "side": window.toggle_side,
@@ -69,6 +71,7 @@ class Requests:
             "open": self.ask_what_to_open,
             "open location": self.open,
         }
+        return actions if window.panels is not None else {name: actions[name] for name in actions if name not in _OF_PANELS}
 
     def take_in(self) -> None:
         """What other threads, and the system's dialog, have answered since the last frame."""
@@ -111,9 +114,12 @@ class Requests:
             self._window.desk.say(f"{location}: {error}", "error")
 
     def ask_what_to_open(self) -> None:
-        """The system's own dialog, which does not stop the window."""
-        from imgui_bundle import portable_file_dialogs
-
+        """The system's own dialog, which does not stop the window; it comes with imgui-bundle."""
+        try:
+            from imgui_bundle import portable_file_dialogs
+        except ImportError:
+            self._window.desk.say("there is no dialog without imgui-bundle: drop a file onto the window", "warning")
+            return
         if self._dialog is None:
             self._dialog = portable_file_dialogs.open_file("Open a slide or acquisition", "", _KINDS_TO_OPEN)
 

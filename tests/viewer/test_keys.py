@@ -227,15 +227,13 @@ def test_every_key_does_what_the_list_says_and_the_window_shows_it(window, hands
         if each.start is not None:
             each.start(window)
         before, unseen = each.state(window), crop(window, shown(window), each.everywhere)
-        for key in each.press:
-            hands.key(key)
+        hands.do("key", *each.press)
         expected = (lambda now, each=each: now == each.after) if each.after is not None else (lambda now, was=before: now != was)
         until(window, lambda each=each, expected=expected: expected(each.state(window)), PATIENCE_S)
         seen = crop(window, shown(window), each.everywhere)
         assert seen.shape != unseen.shape or (seen != unseen).any(), f"nothing is seen of {each.press}"
-        for key in each.back:
-            hands.key(key)
         if each.back:
+            hands.do("key", *each.back)
             until(window, lambda each=each, before=before: each.state(window) == before, PATIENCE_S)
             if each.listed != "\\":  # its figures are others in each frame
                 np.testing.assert_array_equal(crop(window, shown(window), each.everywhere), unseen, err_msg=str(each.press))
@@ -339,6 +337,46 @@ def test_the_list_of_keys_fits_into_a_small_window(open_window, ui_scale: float)
     assert rows[0] > 0
     assert rows[-1] < size[1] - 1
     assert np.ptp(rows) > 15 * ui_scale * len(KEYS) / 2
+
+
+def test_a_key_that_is_held_moves_on_but_switches_once(window):
+    keyboard, handle = window.keyboard, window.handle
+    start = camera(window)
+    for action in (glfw.PRESS, glfw.REPEAT, glfw.REPEAT):
+        keyboard.on_key(handle, glfw.KEY_RIGHT, 0, action, 0)
+        keyboard.on_key(handle, glfw.KEY_B, 0, action, 0)
+        keyboard.on_char(handle, ord("b"))
+        keyboard.on_key(handle, glfw.KEY_2, 0, action, 0)
+        keyboard.on_char(handle, ord("2"))
+        keyboard.on_key(handle, glfw.KEY_PERIOD, 0, action, 0)
+        keyboard.on_char(handle, ord("."))
+    left, _, right, _ = start.bounds_um()
+    assert camera(window).x_um == pytest.approx(start.x_um + 0.75 * (right - left))
+    assert (window.desk.shown.scale_bar, visible(window), window.engine.z) == (False, [1, 3, 4, 5, 6], 2)
+
+
+def test_keys_are_a_lists_while_one_is_open(window, hands: Hands):
+    before = shown(window)
+    hands.click(98, 18)  # Recent
+    until(window, lambda: window.panels.layer.on_key(glfw.KEY_F5, True, 0), PATIENCE_S)
+    hands.key("2", "b", "Escape")
+    until(window, lambda: not window.panels.layer.on_key(glfw.KEY_F5, True, 0), PATIENCE_S)
+    assert visible(window) == [1, 2, 3, 4, 5, 6]
+    assert not window.is_closing
+    np.testing.assert_array_equal(crop(window, shown(window), False), crop(window, before, False))
+    hands.key("2")
+    until(window, lambda: 2 not in visible(window), PATIENCE_S)
+
+
+def test_a_window_without_panels_has_the_same_keys(open_window):
+    window = open_window(panels=False)
+    hands = Hands(window)
+    hands.key("2")
+    until(window, lambda: 2 not in visible(window), PATIENCE_S)
+    hands.key("question", "a", "m", "d", "Tab", "ctrl+z", "ctrl+g", "ctrl+e", "f", "Delete", "n")
+    until(window, lambda: "A01" in (window.desk.message.text if window.desk.message else ""), PATIENCE_S)
+    hands.do("key", "q")
+    until(window, lambda: window.is_closing, PATIENCE_S)
 
 
 # the mouse
@@ -608,3 +646,10 @@ def test_digits_are_what_is_written_or_else_where_they_lie():
     assert key_names.digit_of(glfw.KEY_2, "7") == 7  # a keyboard for programmers has them in another order
     assert key_names.digit_of(glfw.KEY_A, "a") is None
     assert key_names.digit_of(glfw.KEY_KP_1, "1") is None
+
+
+def test_a_text_field_hears_the_letter_that_is_printed():
+    assert key_names.letter_key(glfw.KEY_Q, "a") == glfw.KEY_A  # a French keyboard
+    assert key_names.letter_key(glfw.KEY_V, "м") == glfw.KEY_V
+    assert key_names.letter_key(glfw.KEY_LEFT, "") == glfw.KEY_LEFT
+    assert key_names.letter_key(glfw.KEY_2, "é") == glfw.KEY_2
