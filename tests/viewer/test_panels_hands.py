@@ -288,7 +288,8 @@ def test_messages_are_counted_until_they_are_read_copied_and_cleared(window, han
     desk.say("the disk is full", "error")
     desk.note("and this is only in the list", "warning")
     assert desk.message.text == "the disk is full"
-    hands.click(*widgets.at("Messages (3)"))
+    assert (desk.unread, desk.gravest_unread) == (2, "error"), "mere information was read where it passed by"
+    hands.click(*widgets.at("Messages (2)"))
     until(window, lambda: desk.shown.messages and desk.unread == 0)
     assert desk.message is None, "an error that was read does not stay in the status line"
     hands.click(*widgets.at("copy all"))
@@ -368,3 +369,10 @@ def test_groups_are_kept_with_the_looks_of_a_slide(open_window, tmp_path: Path):
         window.close()
     kept = json.loads((tmp_path / "scan.h5.view.json").read_text())
     assert kept["groups"] == [{"name": "outer", "channels": [0, 2]}]
+
+
+def test_a_desktop_without_a_dialog_for_files_is_told_what_to_do(window, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("rawmosaic.viewer.ui.file_question.can_ask", lambda: False)
+    window.desk.act["open"]()
+    assert "zenity" in window.desk.message.text
+    assert window.desk.gravest_unread == "warning"

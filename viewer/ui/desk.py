@@ -64,6 +64,7 @@ class Desk:
     """One window's state beside the engine's. `act` holds what the window does when asked, by name.
 
     `folded` are names of channel groups whose channels are not listed; `renaming` is the number of the one whose name is typed.
+    `unread` counts warnings and errors that were not seen in the list of messages yet; `gravest_unread` is their worst kind.
     `measured_of` is what the lines in `measured` are about. `edits` counts how often a field was clicked into: what is typed
     there from then on is one step to undo.
     """
@@ -87,6 +88,7 @@ class Desk:
     edits: int = 0
     messages: deque[Message] = field(default_factory=lambda: deque(maxlen=MOST_MESSAGES))
     unread: int = 0
+    gravest_unread: str = KINDS[0]
     picture_changed: bool = False
     _latest: Message | None = None
     _problems: dict[str, float] = field(default_factory=dict)
@@ -125,20 +127,15 @@ class Desk:
 
     def read_messages(self) -> None:
         """The user has seen them: nothing is unread, and an error does not stay in the status line."""
-        self.unread = 0
+        self.unread, self.gravest_unread = 0, KINDS[0]
         if self._latest is not None and self._latest.kind == "error":
             self._latest = None
 
     def clear_messages(self) -> None:
         """Forget what was told."""
         self.messages.clear()
-        self.unread, self._latest = 0, None
-
-    @property
-    def gravest_unread(self) -> str:
-        """The kind of the worst message that was not read yet."""
-        last = list(self.messages)[-self.unread :] if self.unread else []
-        return max((message.kind for message in last), key=KINDS.index, default=KINDS[0])
+        self._latest = None
+        self.read_messages()
 
     @property
     def message(self) -> Message | None:
@@ -150,13 +147,15 @@ class Desk:
 
     def _keep(self, text: str, kind: str) -> Message:
         now, last = time.monotonic(), self.messages[-1] if self.messages else None
-        if last is not None and (last.text, last.kind) == (text, kind):
-            self.messages[-1] = Message(text, kind, now, time.time(), last.times + 1)
-            self.unread = max(self.unread, 1)
-        else:
-            self.messages.append(Message(text, kind, now, time.time()))
-            self.unread = min(self.unread + 1, len(self.messages))
-        return self.messages[-1]
+        again = last is not None and (last.text, last.kind) == (text, kind)
+        if again:
+            self.messages.pop()
+        message = Message(text, kind, now, time.time(), last.times + 1 if again else 1)
+        self.messages.append(message)
+        if kind != KINDS[0]:  # mere information was read where it passed by
+            self.unread = max(self.unread, 1) if again else min(self.unread + 1, MOST_MESSAGES)
+            self.gravest_unread = max(self.gravest_unread, kind, key=KINDS.index)
+        return message
 
     def message_fades_in(self) -> float | None:
         """Seconds until the line that is shown goes away."""

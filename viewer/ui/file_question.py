@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+
 from imgui_bundle import portable_file_dialogs
+
+DIALOG_PROGRAMS = ("zenity", "kdialog", "qarma", "matedialog")
+NO_DIALOG = "this desktop has no dialog to choose a file with: install zenity or kdialog, or drop the file onto the window"
+
+
+def can_ask() -> bool:
+    """Whether there is a dialog: Windows and macOS have their own, elsewhere it is a program."""
+    return sys.platform in ("win32", "darwin") or any(shutil.which(program) for program in DIALOG_PROGRAMS)
 
 
 class FileQuestion:

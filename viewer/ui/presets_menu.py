@@ -98,8 +98,11 @@ class PresetsMenu:
         self._run(desk, "look", lambda: offered_beside(here), take)
 
     def _choose(self, desk: Desk) -> None:
-        from rawmosaic.viewer.ui.file_question import FileQuestion
+        from rawmosaic.viewer.ui.file_question import NO_DIALOG, FileQuestion, can_ask
 
+        if not can_ask():
+            desk.say(NO_DIALOG, "warning")
+            return
         question = FileQuestion("Looks of another slide", ["slides and display states", "*.view.json *.h5 *.*"])
 
         def take(chosen: list[str]) -> None:
