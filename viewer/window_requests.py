@@ -120,7 +120,11 @@ class Requests:
         except ImportError:
             self._window.desk.say("there is no dialog without imgui-bundle: drop a file onto the window", "warning")
             return
-        if self._dialog is None:
+        from rawmosaic.viewer.ui import file_question
+
+        if not file_question.can_ask():
+            self._window.desk.say(file_question.NO_DIALOG, "warning")
+        elif self._dialog is None:
             self._dialog = portable_file_dialogs.open_file("Open a slide or acquisition", "", _KINDS_TO_OPEN)
 
     def _take_in_dialog(self) -> None:
