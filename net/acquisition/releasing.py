@@ -11,6 +11,8 @@ from rawmosaic.storage.errors import DamagedSlideError, SlideError
 from rawmosaic.storage.hdf5.reader import Hdf5Slide
 from rawmosaic.storage.hdf5.writer import SlideWriter
 
+_LOOKS, _PAUSE_S = 200, 0.01
+
 Expected = tuple[tuple[int, int, int, int], int]
 """(field, channel, z, t) and the CRC-32 of the pixels, as the spool has them."""
 
@@ -24,7 +26,7 @@ class Releaser:
     def __init__(self, writer: SlideWriter, released: Callable[[int, int], None]):
         self._writer, self._released = writer, released
         self._queue: SimpleQueue[tuple[int, Sequence[Expected]] | None] = SimpleQueue()
-        self._giving_up = False
+        self._ended = threading.Event()
         self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="spool-releaser", daemon=True)
         self._thread.start()
@@ -41,7 +43,7 @@ class Releaser:
 
     def close(self) -> None:
         """Give up what was not read back yet; closing twice is harmless."""
-        self._giving_up = True
+        self._ended.set()
         self._queue.put(None)
         self._thread.join()
 
@@ -64,10 +66,9 @@ class Releaser:
                 self._writer.sync()
                 if slide is None:
                     slide = Hdf5Slide(self._writer.part)
-                else:
-                    slide.refresh()
+                self._take_in(slide, planes)
                 self._read_back(slide, planes)
-                if self._giving_up:
+                if self._ended.is_set():
                     return
                 self._released(segment, len(planes))
         except BaseException as error:
@@ -76,9 +77,18 @@ class Releaser:
             if slide is not None:
                 slide.close()
 
+    def _take_in(self, slide: Hdf5Slide, planes: Sequence[Expected]) -> None:
+        """Look at the slide until it shows the planes: a look that meets the writer in the middle of a change shows none."""
+        for _ in range(_LOOKS):
+            if all(field < slide.n_fields and slide.acquired(z, t)[field, channel] for (field, channel, z, t), _ in planes):
+                return
+            slide.refresh()
+            if self._ended.wait(_PAUSE_S):
+                return
+
     def _read_back(self, slide: Hdf5Slide, planes: Sequence[Expected]) -> None:
         for (field, channel, z, t), crc in planes:
-            if self._giving_up:
+            if self._ended.is_set():
                 return
             where = f"field {field}, channel {channel}, z {z}, t {t}"
             try:

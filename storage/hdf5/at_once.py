@@ -72,6 +72,11 @@ def carry_over_changes(path: str | os.PathLike) -> bool:
     return True
 
 
+def being_changed(path: str | os.PathLike) -> bool:
+    """Whether changes were noted, and may be half carried over."""
+    return os.path.exists(os.fspath(path) + NOTE_SUFFIX)
+
+
 def end_in_use(raw: io.RawIOBase) -> int:
     """The address that follows the last byte in use of a closed HDF5 file."""
     raw.seek(_SUPERBLOCK_END_OF_FILE)

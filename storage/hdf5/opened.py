@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import h5py
+import numpy as np
 
 from rawmosaic.storage.errors import DamagedSlideError, NotASlideError, SlideError
 from rawmosaic.storage.hdf5 import format as fmt
+from rawmosaic.storage.hdf5.at_once import being_changed
 from rawmosaic.storage.hdf5.chunk_index import ChunkIndex
 from rawmosaic.storage.hdf5.claim import is_claimed
 from rawmosaic.storage.opening import PART_SUFFIX, is_virtual_slide
@@ -22,11 +24,11 @@ _PATIENCE_S, _PAUSE_S = 10.0, 0.05
 
 _ATTEMPTS = 5
 
+_SUPERBLOCK_NBYTES = 48
 _CONSISTENCY_FLAGS, _SINGLE_WRITER = 11, 4
 """Where superblocks of version 3 say how the file is open, and the bit for the single-writer mode."""
 
 _GROWING_TABLES = (
-    fmt.ACQUIRED,
     fmt.FIELDS,
     fmt.CHECKSUMS,
     fmt.TOTAL_HISTOGRAM,
@@ -52,13 +54,26 @@ class OpenedFile:
     @classmethod
     def open(cls, path: str, group: str, driver: str | None = None) -> OpenedFile:
         """Raises the slide errors for what HDF5 cannot open, and for what is no slide."""
-        for _ in range(_ATTEMPTS):
-            before = file_identity(path)
-            opened = cls._open(path, group, driver)
-            if opened.bytes.identity == before:
-                break
-            opened.close()  # another file took the name meanwhile, and HDF5 may have either open
-        return opened
+        deadline, attempts = time.monotonic() + _PATIENCE_S, 0
+        while True:
+            before, opened, error = _state_of(path), None, None
+            if not being_changed(path):
+                try:
+                    opened = cls._open(path, group, driver)
+                except DamagedSlideError as damage:
+                    error = damage
+                unchanged = before == _state_of(path) and not being_changed(path)
+                if unchanged and error is not None:
+                    raise error
+                if unchanged and opened.bytes.identity == before[0]:
+                    return opened
+                if opened is not None:
+                    opened.close()  # another file took the name meanwhile, or it was just being finished
+            attempts += 1
+            patient = driver is None and is_claimed(path) and time.monotonic() < deadline
+            if attempts >= _ATTEMPTS and not patient:
+                raise DamagedSlideError("it is just being finished; try again", location=path)
+            time.sleep(_PAUSE_S)
 
     @classmethod
     def _open(cls, path: str, group: str, driver: str | None) -> OpenedFile:
@@ -109,13 +124,18 @@ class OpenedFile:
         """Whether the writer closed the file properly."""
         return bool(self.root.attrs.get("finished", False))
 
-    def refresh(self) -> None:
-        """Have HDF5 read anew what it remembers of a file that is being written."""
+    def refresh(self) -> np.ndarray | None:
+        """Have HDF5 read anew what it remembers of a file that is being written; which planes are there, with all that belongs
+        to them: (fields, channels, z, t) bool. None where the writer does not write this way any more: nothing is known then."""
+        acquired = self.root[fmt.ACQUIRED]
+        acquired.refresh()
+        planes = acquired[()] != 0  # the writer notes them last, so they are read first
         for name in _GROWING_TABLES:
             if name in self.root:
                 self.root[name].refresh()
         for dataset in self.datasets.values():
             dataset.refresh()
+        return planes if self.may_be_followed else None
 
     def close(self) -> None:
         """Give all handles back; closing twice is harmless."""
@@ -129,6 +149,17 @@ def place_of(path: str | os.PathLike) -> str:
     path = os.fspath(path)
     part = path + PART_SUFFIX
     return part if not os.path.exists(path) and os.path.exists(part) else path
+
+
+def _state_of(path: str) -> tuple:
+    """What of a file is another before it is finished and after: which one it is, and how it begins once nobody writes to it."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_SUPERBLOCK_NBYTES)
+    except OSError:
+        head = b""
+    single_writer = len(head) > _CONSISTENCY_FLAGS and head[_CONSISTENCY_FLAGS] & _SINGLE_WRITER
+    return file_identity(path), head[: _CONSISTENCY_FLAGS + 1] if single_writer else head
 
 
 def _index_of(root: h5py.Group, level: int, data: PositionalFile) -> ChunkIndex | None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -21,13 +22,15 @@ from rawmosaic.storage.hdf5.opened import OpenedFile, place_of
 from rawmosaic.storage.opening import PART_SUFFIX
 from rawmosaic.storage.positional_file import file_identity
 from rawmosaic.storage.pyramid import TileKey
-from rawmosaic.storage.slide import Slide
+from rawmosaic.storage.slide import PositionSet, Slide
 
 _RUN_NBYTES = 1 << 20
 """At most so many bytes are read at once, for tiles that lie one after the other."""
 
 _RUN_GAP_NBYTES = 4096
 """What HDF5 may have put between two of them is read as well."""
+
+_LOOKS, _PAUSE_S = 20, 0.02
 
 _HDF5_ERRORS = (OSError, KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError)
 """What h5py raises for damaged metadata."""
@@ -56,12 +59,7 @@ class Hdf5Slide(Slide):
         self._uuid, self._growing = self._opened.uuid, self._opened.following
         try:
             with self._hdf5() as opened:
-                if self._growing and opened.may_be_followed:
-                    opened.refresh()
-                self._facts = read_facts(opened.root, path)
-                planes = _acquired_planes(opened) if self._growing else None
-                fields, sets = read_fields(opened.root, self._facts, None if planes is None else len(planes))
-                check_planes(opened.root, opened.datasets, len(fields), self._facts)
+                self._facts, planes, fields, sets = self._first_look(opened)
             super().__init__(location=path, fields=fields, position_sets=sets, **self._facts)
         except SlideError:
             self.close()
@@ -71,6 +69,24 @@ class Hdf5Slide(Slide):
             raise DamagedSlideError(f"the slide's tables cannot be read: {error}", location=path) from error
         if planes is not None:
             self._planes = planes[: len(fields)] & (fields["height"] > 0)[:, None, None, None]
+
+    def _first_look(self, opened: OpenedFile) -> tuple[dict, np.ndarray | None, np.ndarray, Mapping[str, PositionSet]]:
+        """Facts, the planes that are there (None in a finished file), fields and position sets."""
+        for attempt in range(_LOOKS):
+            try:
+                facts = read_facts(opened.root, self.location)
+                planes = opened.refresh() if self._growing else None
+                if self._growing and planes is None:
+                    raise SlideError("it is just being finished; try again", location=self.location)
+                fields, sets = read_fields(opened.root, facts, None if planes is None else len(planes))
+                check_planes(opened.root, opened.datasets, len(fields), facts)
+            except _HDF5_ERRORS:
+                if not self._growing or attempt == _LOOKS - 1:
+                    raise
+                time.sleep(_PAUSE_S)  # met in the middle of a change: a writer in this very process is seen at everything it does
+            else:
+                break
+        return facts, planes, fields, sets
 
     @property
     def overview(self) -> Hdf5Slide | None:
@@ -243,9 +259,12 @@ class Hdf5Slide(Slide):
                         return super().refresh()  # it is being finished
                     # what was written until the writer left is taken in the next time
                     growing, self._lost_sight = opened.following and not self._lost_sight, True
-                if opened.following and opened.may_be_followed:
-                    opened.refresh()
-                planes = _acquired_planes(opened)
+                planes = opened.refresh() if opened.following and opened.may_be_followed else None
+                if planes is None and opened.following:
+                    self._growing = growing
+                    return super().refresh()
+                if planes is None:
+                    planes = opened.root[fmt.ACQUIRED][()] != 0
                 fields, sets = read_fields(opened.root, self._facts, len(planes))
         except _HDF5_ERRORS:  # met in the middle of a change
             return super().refresh()
@@ -466,11 +485,6 @@ def _open(path: str, group: str) -> tuple[OpenedFile, FollowedFile | None]:
         except SlideError:
             if place == place_of(path) or os.path.exists(place):
                 raise  # else it was finished, and took its final name, between the look and the opening
-
-
-def _acquired_planes(opened: OpenedFile) -> np.ndarray:
-    """(fields, channels, z, t) bool, to be read before all that belongs to these planes: the writer notes them last."""
-    return opened.root[fmt.ACQUIRED][()] != 0
 
 
 def _still_wanted(

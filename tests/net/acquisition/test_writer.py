@@ -187,7 +187,7 @@ def test_writer_killed_at_a_step_loses_nothing(scan: Scan, step: str, times: int
     scan.finish()
     watcher = Watcher(scan)
     try:
-        assert Writer(scan, step, times).wait() == -signal.SIGKILL
+        assert Writer(scan, step, times).wait() == -signal.SIGKILL, scan.said()
         scan.release()
         assert Writer(scan).wait() == COMPLETE, scan.said()
     finally:
@@ -203,7 +203,7 @@ def test_writer_killed_while_it_copies_loses_nothing(scan: Scan, step: str, time
     scan.finish()
     assert Writer(scan, "released", 2).wait() == -signal.SIGKILL
     assert scan.release() == 2
-    assert Writer(scan, step, times).wait() == -signal.SIGKILL
+    assert Writer(scan, step, times).wait() == -signal.SIGKILL, scan.said()
     scan.release()
     assert Writer(scan).wait() == COMPLETE, scan.said()
     assert_complete(scan)
