@@ -90,7 +90,7 @@ class Frames:
         panels.draw(desk, window.sizes.size_px, window.sizes.pixels_per_unit)
         window.redraw(desk.picture_changed)
         desk.picture_changed = False
-        wake.append(desk.message_fades_in())
+        wake.append(desk.wants_frame_in())
         wake.append(desk.board.save_when_due(window.later))
         wake.append(panels.figure.step(desk))
         window.note_hands()

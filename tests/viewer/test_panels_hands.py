@@ -376,3 +376,29 @@ def test_a_desktop_without_a_dialog_for_files_is_told_what_to_do(window, monkeyp
     window.desk.act["open"]()
     assert "zenity" in window.desk.message.text
     assert window.desk.gravest_unread == "warning"
+
+
+def test_contrast_that_takes_long_shows_how_far_it_is_and_can_be_given_up(open_window, monkeypatch: pytest.MonkeyPatch):
+    import threading
+
+    from rawmosaic.storage.slide import Slide
+
+    stuck = slide(1)
+    window = open_window(stuck)
+    hands, widgets, gate = Hands(window), Widgets(window, monkeypatch), threading.Event()
+
+    def gated(*arguments: object, **more: object) -> list:
+        assert gate.wait(60)
+        return Slide.read_tiles(stuck, *arguments, **more)
+
+    before = window.engine.channels[0].limits
+    try:
+        monkeypatch.setattr(stuck, "read_tiles", gated)
+        window.desk.act["auto view"]([0])
+        until(window, lambda: "cancel" in widgets._seen, 60)  # by itself: no event wakes the window
+        hands.click(*widgets.at("cancel"))
+        until(window, lambda: bool(widgets.all("slide")), 60)
+    finally:
+        gate.set()
+    window.step()
+    assert window.engine.channels[0].limits == before

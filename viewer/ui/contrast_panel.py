@@ -149,6 +149,8 @@ class ContrastPanel:
 
     def _automatic(self, desk: Desk, number: int) -> None:
         finder = desk.act["auto?"]() if "auto?" in desk.act else None
+        if finder is not None and finder.busy:
+            desk.look_again(PATIENCE_S / 2)
         if finder is not None and finder.waits_s > PATIENCE_S:
             _progress(desk, finder.share or 0.0, finder.cancel)
         else:

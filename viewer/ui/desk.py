@@ -91,6 +91,7 @@ class Desk:
     gravest_unread: str = KINDS[0]
     picture_changed: bool = False
     _latest: Message | None = None
+    _again_in_s: float | None = None
     _problems: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -157,10 +158,17 @@ class Desk:
             self.gravest_unread = max(self.gravest_unread, kind, key=KINDS.index)
         return message
 
-    def message_fades_in(self) -> float | None:
-        """Seconds until the line that is shown goes away."""
-        message = self.message
-        return None if message is None or message.kind == "error" else max(MESSAGE_S - (time.monotonic() - message.at), 0.0)
+    def look_again(self, in_s: float) -> None:
+        """Something is shown that goes on by itself: the next frame is due after so many seconds."""
+        self._again_in_s = in_s if self._again_in_s is None else min(in_s, self._again_in_s)
+
+    def wants_frame_in(self) -> float | None:
+        """After a frame: seconds until the line that is shown goes away, or something else goes on; None if nothing does."""
+        (wanted, self._again_in_s), message = (self._again_in_s, None), self.message
+        if message is not None and message.kind != "error":
+            fades = max(MESSAGE_S - (time.monotonic() - message.at), 0.0)
+            return fades if wanted is None else min(wanted, fades)
+        return wanted
 
     def chosen_channels(self) -> list[int]:
         """The channels that a command is about: the selected ones, or the active one."""
