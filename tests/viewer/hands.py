@@ -14,7 +14,7 @@ import glfw
 import numpy as np
 import pytest
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 SETTLED = 3
 """Frames in which Dear ImGui finds the size of a panel that is new."""
 
@@ -121,7 +121,12 @@ class Hands:
     def move(self, x: int, y: int) -> None:
         """The cursor to a place in the window."""
         self.do("mousemove", "--window", self.number, str(x), str(y))
+        until(self.window, lambda: max(abs(at - to) for at, to in zip(self.cursor(), (x, y), strict=True)) < 1)
         self.settle()
+
+    def cursor(self) -> tuple[float, float]:
+        """Where the display has the cursor, in the window; what it did until then reaches the window with its next step."""
+        return glfw.get_cursor_pos(self.window._window)
 
     def drag(self, button: int, start: tuple[int, int], end: tuple[int, int]) -> None:
         """Press, move, release."""
