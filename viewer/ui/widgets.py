@@ -9,6 +9,9 @@ from imgui_bundle import imgui
 
 from rawmosaic.viewer.ui import theme
 
+HINT_UNITS = 420
+"""A hint that is longer breaks."""
+
 FIXED = (
     imgui.WindowFlags_.no_move.value
     | imgui.WindowFlags_.no_resize.value
@@ -123,8 +126,12 @@ def button(label: str, hint: str, *, enabled: bool = True, lit: bool = False) ->
 
 def told(hint: str) -> None:
     """A hint for the last widget."""
-    if imgui.is_item_hovered(imgui.HoveredFlags_.delay_short.value | imgui.HoveredFlags_.allow_when_disabled.value):
-        imgui.set_tooltip(hint)
+    flags = imgui.HoveredFlags_.delay_short.value | imgui.HoveredFlags_.allow_when_disabled.value
+    if imgui.is_item_hovered(flags) and imgui.begin_tooltip():
+        imgui.push_text_wrap_pos(theme.units(HINT_UNITS))
+        imgui.text_unformatted(hint)
+        imgui.pop_text_wrap_pos()
+        imgui.end_tooltip()
 
 
 def choice(label: str, value: str, choices: tuple[str, ...], hint: str) -> str:
