@@ -18,6 +18,8 @@ Rect = tuple[float, float, float, float]
 """x, y, width, height, window pixels."""
 
 STATUS_UNITS = 26
+MESSAGE_SHARE = 0.4
+"""Of the status line: so much of a message is seen however much there is under the cursor."""
 KEYS_UNITS, TWO_COLUMNS_UNITS = 1060, 700
 MOST_COUNTS = 6
 """Channels whose counts are told in the status line."""
@@ -32,15 +34,17 @@ def status_line(desk: Desk, area: Rect) -> None:
     with panel("status", x, y, width, height, flags, theme.PANEL):
         imgui.set_cursor_pos_y(0.5 * (height - imgui.get_text_line_height()))
         imgui.text(scale_text(desk))
-        place = place_text(desk)
+        place, (message, kind) = place_text(desk), news(desk)
+        left = imgui.get_item_rect_max().x + theme.units(18) - x
         if place:
-            imgui.same_line(0, theme.units(18))
-            imgui.text(place)
-        message, kind = news(desk)
-        if message:
+            room = width - left
+            if desk.message is not None:
+                room -= min(imgui.calc_text_size(message).x, MESSAGE_SHARE * width) + theme.units(28)
+            imgui.same_line(left)
+            imgui.text(shortened(place, room))
             left = imgui.get_item_rect_max().x + theme.units(18) - x
-            room = width - left - theme.units(10)
-            text = shortened(message, room)
+        if message:
+            text = shortened(message, width - left - theme.units(10))
             imgui.same_line(max(left, width - theme.units(10) - imgui.calc_text_size(text).x))
             imgui.text_colored(imgui.ImVec4(*_KIND_COLORS[kind]), text)
             if text != message and imgui.is_item_hovered():
