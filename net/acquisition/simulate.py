@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 PlaneKey = tuple[int, int, int, int]
 """field, channel, z, t."""
+
+OF_THE_SCAN = ("ended_early", "acquisition", "uid")
+"""Metadata that belong to one scan, and not to another of the same specimen."""
 
 PAUSE_S = 0.05
 """A pause is slept in pieces, so that an interrupt ends it."""
@@ -60,7 +64,7 @@ def simulate(
         field_shape=slide.field_shape,
         channels=slide.channels,
         pixel_size_um=slide.header.pixel_size_um,
-        header=slide.header,
+        header=replace(slide.header, name=name, extra=_extra_of(slide)),
         fields=slide.fields,
         size_z=slide.size_z,
         size_t=slide.size_t,
@@ -78,6 +82,11 @@ def simulate(
         scanner.send(image, channel, field=field, x_um=x_um, y_um=y_um, z_um=z_um, z=z, t=t)
         progress(number + 1, len(keys))
     return scanner.finish(wait)
+
+
+def _extra_of(slide: Slide) -> dict:
+    """The source's own metadata, without what was told of the scan that it came from."""
+    return {key: value for key, value in slide.header.extra.items() if key not in OF_THE_SCAN}
 
 
 def _sleep_until(moment: float) -> None:

@@ -133,6 +133,17 @@ def test_a_replayed_slide_is_the_slide(serve):
             np.testing.assert_allclose(there, place_of(camera, field, channel)[:2], atol=1e-6)
 
 
+def test_a_replayed_slide_is_called_by_its_new_name_and_did_not_end_early(serve):
+    camera = microscope(21, grid=(1, 1), name="the old name")
+    camera.header.extra["ended_early"] = "the lamp broke"
+    with Scanner(serve().address) as scanner:
+        location = simulate(camera, scanner, name="new")
+    with open_slide(location) as slide:
+        assert slide.header.name == "new"
+        assert slide.header.extra == {"seed": 21}
+        assert slide.header.objective == camera.header.objective
+
+
 def test_ten_scans_at_once_are_ten_slides(serve, data):
     address = serve().address
     cameras = [microscope(seed, grid=(1, 2)) for seed in range(10)]
