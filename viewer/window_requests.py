@@ -58,7 +58,7 @@ class Requests:
             "auto?": lambda: self._auto_contrast,
             "when done": self._when_done,
             "unmix": self.unmix,
-            "undo": lambda: desk.touch(window.undo.undo()),
+            "undo": lambda: desk.touch(desk.board.take_back() or window.undo.undo()),
             "undo?": lambda: window.undo.undo_label,
             "redo": lambda: desk.touch(window.undo.redo()),
             "redo?": lambda: window.undo.redo_label,

@@ -402,3 +402,29 @@ def test_contrast_that_takes_long_shows_how_far_it_is_and_can_be_given_up(open_w
         gate.set()
     window.step()
     assert window.engine.channels[0].limits == before
+
+
+def test_undo_while_drawing_takes_back_the_last_corner_and_no_step(window, hands: Hands):
+    editor, top = window.desk.board.editor, window.picture_area()[1]
+    whole = window.engine.camera
+    hands.drag(1, (200, top + 150), (230, top + 150))
+    until(window, lambda: window.engine.camera != whole)
+    moved = window.engine.camera
+    editor.tool = "polygon"
+    for x, y in ((200, 150), (300, 150), (300, 250)):
+        hands.click(x, top + y)
+    hands.key("ctrl+z")
+    hands.key("ctrl+z")
+    hands.click(280, top + 280)
+    hands.click(220, top + 260)
+    hands.key("Return")
+    until(window, lambda: len(window.desk.board.annotations) == 1)
+    (number,) = window.desk.board.annotations
+    (corners,) = window.desk.board.annotations[number].shape.arrays()
+    expected = [window.engine.camera.to_mosaic(x, y) for x, y in ((200, 150), (280, 280), (220, 260))]
+    assert corners == pytest.approx(np.array(expected), abs=2 / window.engine.camera.px_per_um)
+    assert window.engine.camera == moved
+    hands.key("ctrl+z")
+    until(window, lambda: len(window.desk.board.annotations) == 0)
+    hands.key("ctrl+z")
+    until(window, lambda: window.engine.camera == whole)

@@ -10,7 +10,7 @@ from imgui_bundle import imgui
 
 from rawmosaic.storage.errors import SlideError
 from rawmosaic.storage.slide import Slide
-from rawmosaic.viewer.annotations.editing import Editor
+from rawmosaic.viewer.annotations.editing import Editor, State
 from rawmosaic.viewer.annotations.files import AnnotationFile
 from rawmosaic.viewer.annotations.geometry import Drawing, size_text, w_handles, w_paths
 from rawmosaic.viewer.annotations.model import AnnotationSet, rgb
@@ -69,6 +69,10 @@ class Board:
         snapshot = self.annotations.snapshot()
         self._saving = later.newest("annotations", lambda: self._file.save(snapshot))
         return None
+
+    def take_back(self) -> bool:
+        """Take back the last corner of what is being drawn; False if nothing is."""
+        return self.editor.state is State.DRAWING and self.editor.key("backspace")
 
     def close(self) -> None:
         """Write what is not written yet; raises WriteError."""
