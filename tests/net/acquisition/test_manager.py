@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -216,6 +217,27 @@ def test_a_hostile_scanner_harms_nobody_else(serve, data):
         bad.abort(discard=True)
     until(lambda: nothing_but_slides(data), LONG_S)
     assert [path.name for path in data.glob("*.h5")] == ["good.h5"]
+
+
+def test_the_lines_of_the_page_make_a_slide(serve, data):
+    specimen = microscope(22)
+    at = {"field": 0}
+
+    class Stage:
+        def move(self, x_um: float, y_um: float) -> None:
+            at["field"] = specimen.positions().tolist().index([x_um, y_um])
+
+    class Camera:
+        shape = specimen.field_shape
+
+        def snap(self, channel: str) -> np.ndarray:
+            return specimen.read_plane(at["field"], ["DAPI", "GFP"].index(channel))
+
+    page = (Path(__file__).parents[3] / "docs" / "acquisition.md").read_text(encoding="utf-8")
+    [lines] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    told = {"stage": Stage(), "camera": Camera(), "places": specimen.positions().tolist()}
+    exec(lines.replace("tcp://127.0.0.1:5556", serve().address), told)
+    assert_same(data / "kidney 7.h5", specimen)
 
 
 # names, ends
