@@ -239,6 +239,7 @@ class ScanWriter:
                     z=facts.z,
                     t=facts.t,
                     metadata=facts.metadata or None,
+                    checksum=facts.pixels_crc,
                 )
             except WriteError:
                 raise

@@ -48,11 +48,20 @@ class Preparer:
         self._padded = np.empty(tiling.tile_shape, np.uint16)
 
     def prepare(
-        self, pixels: np.ndarray, field: int, slot: int, channel: int, z: int, t: int, metadata: bytes = b""
+        self,
+        pixels: np.ndarray,
+        field: int,
+        slot: int,
+        channel: int,
+        z: int,
+        t: int,
+        metadata: bytes = b"",
+        checksum: int | None = None,
     ) -> PreparedPlane:
         """Everything about a C-contiguous (h, w) uint16 plane, whose pixels are lost: counting sorts them in place."""
         layers = self._reducer.reduce(pixels)
-        checksum = zlib.crc32(pixels)
+        if checksum is None:
+            checksum = zlib.crc32(pixels)
         chunks, packed = [], []
         for level in self._levels:
             if self._tiling.levels[level].packed:

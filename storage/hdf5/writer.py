@@ -176,12 +176,14 @@ class SlideWriter:
         z: int = 0,
         t: int = 0,
         metadata: Mapping | None = None,
+        checksum: int | None = None,
     ) -> int:
         """Add one (height, width) uint16 plane; the caller may reuse `image` at once. Returns the field's number.
 
         The field is named by its number, or by (row, column, scene), or by its position alone. `x_um`, `y_um` is the centre of
         the image in the mosaic frame. A plane of a known field at another position is kept as that plane's measured offset; but
         the first plane of a planned field says where the field lies. `metadata`, what JSON can say, is kept with the plane.
+        `checksum` is the CRC-32 of the pixels as little-endian uint16 where it is known; it is believed, for a reader to compare.
         """
         self._raise_failure()
         if self._file is None:
@@ -213,7 +215,7 @@ class SlideWriter:
         pixels[...] = image
         if line:
             line = b'{"field": %d, ' % number + line[1:]
-        job = self._pool.submit(self._store, buffer, pixels, number, slot, channel, z, t, line)
+        job = self._pool.submit(self._store, buffer, pixels, number, slot, channel, z, t, line, checksum)
         job.add_done_callback(lambda job: self._stored() if job.cancelled() else None)
         return number
 
@@ -415,7 +417,16 @@ class SlideWriter:
     # other threads
 
     def _store(
-        self, buffer: np.ndarray, pixels: np.ndarray, field: int, slot: int, channel: int, z: int, t: int, metadata: bytes
+        self,
+        buffer: np.ndarray,
+        pixels: np.ndarray,
+        field: int,
+        slot: int,
+        channel: int,
+        z: int,
+        t: int,
+        metadata: bytes,
+        checksum: int | None,
     ) -> None:
         """Prepare one plane and hand it in; by a worker."""
         try:
@@ -425,7 +436,7 @@ class SlideWriter:
             if not hasattr(self._preparers, "own"):
                 self._preparers.own = Preparer(self.tiling, self._levels, self._codec)
             self._preparers.own.compression = fmt.FAST_CODEC if self.effort == "fast" else self._codec
-            prepared = self._preparers.own.prepare(pixels, field, slot, channel, z, t, metadata)
+            prepared = self._preparers.own.prepare(pixels, field, slot, channel, z, t, metadata, checksum)
         except BaseException as error:
             self._failure = self._failure or error
             self._stored()

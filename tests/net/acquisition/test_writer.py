@@ -97,7 +97,7 @@ def test_planes_keep_their_place_their_metadata_and_the_reason_of_an_early_end(t
 
 
 def test_segments_are_released_only_after_they_were_read_back(scan: Scan, monkeypatch: pytest.MonkeyPatch):
-    steps = []
+    steps: list[str] = []
     monkeypatch.setattr(writer_module, "passed", steps.append)
     read_back = Releaser._read_back
 
@@ -110,6 +110,7 @@ def test_segments_are_released_only_after_they_were_read_back(scan: Scan, monkey
     scan.put_fields(range(40))
     scan.finish()
     assert run(scan) == COMPLETE
+    steps = [step for step in steps if step != "plane"]  # others come meanwhile
     releases = [at for at, step in enumerate(steps) if step == "released"]
     assert len(releases) == scan.spool.segment - 1
     assert all(" right" in steps[at - 2] and steps[at - 1] == "read back" for at in releases)
@@ -257,7 +258,7 @@ def test_slide_that_lacks_a_damaged_plane_is_not_called_complete(scan: Scan):
     damage(scan, segment=1, record=2)
     scan.finish()
     assert run(scan) == FAILED
-    assert "40 planes were acknowledged, but the slide has 39" in scan.said()["error"]
+    assert "1 acknowledged planes are not in the slide as they came, first: field 1, channel 0" in scan.said()["error"]
     assert not scan.location.exists()
     with Hdf5Slide(scan.location.with_name("a scan.h5.part")) as slide:
         assert slide.finished
