@@ -74,15 +74,19 @@ class Widgets:
         return watched
 
     def at(self, label: str, number: int = 0) -> tuple[int, int]:
-        """The middle of the n-th widget whose label begins so."""
-        found = self.all(label)
-        assert len(found) > number, f"no {label} among {sorted(self._seen)}"
-        return found[number]
+        """The middle of the n-th widget whose label begins so, once it is there."""
+        until(self._window, lambda: len(self.all(label)) > number, 60)
+        return self.all(label)[number]
 
     def first(self, label: str) -> tuple[int, int]:
-        """The middle of the uppermost widget with just this label."""
-        self.all("")
-        return min(self._seen[label], key=lambda place: place[1])
+        """The middle of the uppermost widget with just this label, once it is there."""
+
+        def found() -> list[tuple[int, int]]:
+            self.all("")
+            return self._seen.get(label, [])
+
+        until(self._window, lambda: bool(found()), 60)
+        return min(found(), key=lambda place: place[1])
 
     def all(self, label: str) -> list[tuple[int, int]]:
         """Of all of them."""
@@ -112,20 +116,23 @@ def widgets(window, monkeypatch: pytest.MonkeyPatch) -> Widgets:
     return Widgets(window, monkeypatch)
 
 
-def select(hands: Hands, widgets: Widgets, *names: str) -> None:
+def select(window, hands: Hands, widgets: Widgets, numbers: set[int]) -> None:
     """Click names, all but the first with Ctrl held."""
-    hands.click(*widgets.at(names[0]))
-    for name in names[1:]:
+    first, *others = sorted(numbers)
+    hands.click(*widgets.at(f"C{first}"))
+    until(window, lambda: window.desk.active_channel == first, 60)
+    for count, number in enumerate(others, 2):
         hands.do("keydown", "ctrl")
-        hands.click(*widgets.at(name))
-        hands.do("keyup", "ctrl")
         hands.settle()
+        hands.click(*widgets.at(f"C{number}"))
+        hands.do("keyup", "ctrl")
+        until(window, lambda count=count: len(window.desk.selected) == count, 60)
+    assert window.desk.selected == numbers
 
 
 def test_selected_channels_become_a_group_that_is_named_shown_folded_and_taken_apart(window, hands: Hands, widgets: Widgets):
-    engine, desk = window.engine, window.desk
-    select(hands, widgets, "C1", "C3")
-    assert desk.selected == {1, 3}
+    engine = window.engine
+    select(window, hands, widgets, {1, 3})
     hands.click(*widgets.at("group these 2"))
     until(window, lambda: len(engine.groups) == 1)
     assert engine.groups[0].channels == (1, 3)
@@ -161,7 +168,7 @@ def test_selected_channels_become_a_group_that_is_named_shown_folded_and_taken_a
 
 
 def test_a_limit_that_is_dragged_is_given_to_every_selected_channel(window, hands: Hands, widgets: Widgets):
-    select(hands, widgets, "C0", "C2")
+    select(window, hands, widgets, {0, 2})
     until(window, lambda: window.panels.contrast.area is not None)
     for _ in range(3):
         window.redraw()
@@ -407,18 +414,25 @@ def test_contrast_that_takes_long_shows_how_far_it_is_and_can_be_given_up(open_w
 def test_undo_while_drawing_takes_back_the_last_corner_and_no_step(window, hands: Hands):
     editor, top = window.desk.board.editor, window.picture_area()[1]
     whole = window.engine.camera
-    hands.drag(1, (200, top + 150), (230, top + 150))
+    hands.drag(1, (100, top + 400), (130, top + 400))  # far from the clicks: two at one place are a double click
     until(window, lambda: window.engine.camera != whole)
     moved = window.engine.camera
     editor.tool = "polygon"
-    for x, y in ((200, 150), (300, 150), (300, 250)):
+
+    def corners_are(count: int) -> None:
+        until(window, lambda: len(editor._corners) == count, 60)
+
+    for count, (x, y) in enumerate(((200, 150), (300, 150), (300, 250)), 1):
         hands.click(x, top + y)
-    hands.key("ctrl+z")
-    hands.key("ctrl+z")
-    hands.click(280, top + 280)
-    hands.click(220, top + 260)
+        corners_are(count)
+    for count in (2, 1):
+        hands.key("ctrl+z")
+        corners_are(count)
+    for count, (x, y) in enumerate(((280, 280), (220, 260)), 2):
+        hands.click(x, top + y)
+        corners_are(count)
     hands.key("Return")
-    until(window, lambda: len(window.desk.board.annotations) == 1)
+    until(window, lambda: len(window.desk.board.annotations) == 1, 60)
     (number,) = window.desk.board.annotations
     (corners,) = window.desk.board.annotations[number].shape.arrays()
     expected = [window.engine.camera.to_mosaic(x, y) for x, y in ((200, 150), (280, 280), (220, 260))]
