@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rawmosaic.storage.durable import sync_folder
 from rawmosaic.storage.errors import SlideError, WriteError
-from rawmosaic.storage.hdf5.at_once import carry_over_changes
+from rawmosaic.storage.hdf5.at_once import carry_over_changes, forget_changes
 from rawmosaic.storage.hdf5.reader import Hdf5Slide
 from rawmosaic.storage.opening import PART_SUFFIX
 
@@ -62,6 +62,8 @@ def take_up(location: Path, scan_uid: str) -> Left:
             else:
                 os.replace(part, kept)
             sync_folder(location.parent)
+        else:
+            forget_changes(part)  # of a scan that was discarded
     except OSError as error:
         raise WriteError(f"cannot be put aside, is it open in another program? {error}", location=part) from error
     return Left.KEPT if kept.exists() else Left.NEW

@@ -77,6 +77,11 @@ def being_changed(path: str | os.PathLike) -> bool:
     return os.path.exists(os.fspath(path) + NOTE_SUFFIX)
 
 
+def forget_changes(path: str | os.PathLike) -> None:
+    """Nothing is to be carried over: the file goes, or is begun anew. OSError."""
+    _note_of(Path(path)).unlink(missing_ok=True)
+
+
 def end_in_use(raw: io.RawIOBase) -> int:
     """The address that follows the last byte in use of a closed HDF5 file."""
     raw.seek(_SUPERBLOCK_END_OF_FILE)

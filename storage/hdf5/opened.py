@@ -72,7 +72,7 @@ class OpenedFile:
             attempts += 1
             patient = driver is None and is_claimed(path) and time.monotonic() < deadline
             if attempts >= _ATTEMPTS and not patient:
-                raise DamagedSlideError("it is just being finished; try again", location=path)
+                raise DamagedSlideError(_why_not_now(path), location=path)
             time.sleep(_PAUSE_S)
 
     @classmethod
@@ -149,6 +149,12 @@ def place_of(path: str | os.PathLike) -> str:
     path = os.fspath(path)
     part = path + PART_SUFFIX
     return part if not os.path.exists(path) and os.path.exists(part) else path
+
+
+def _why_not_now(path: str) -> str:
+    if being_changed(path) and is_claimed(path) is False:
+        return "its writer was killed while it finished the file; its server finishes it, or it is to be written again"
+    return "it is just being finished; try again"
 
 
 def _state_of(path: str) -> tuple:

@@ -20,6 +20,7 @@ import numpy as np
 
 from rawmosaic.storage.errors import AcquisitionError, OutOfRangeError, SlideError, WriteError
 from rawmosaic.storage.hdf5 import format as fmt
+from rawmosaic.storage.hdf5.at_once import forget_changes
 from rawmosaic.storage.hdf5.final_name import take_final_name
 from rawmosaic.storage.hdf5.followed import taken_away
 from rawmosaic.storage.hdf5.growing_file import GrowingFile, Tables
@@ -132,6 +133,7 @@ class SlideWriter:
             if not self._room_ahead.claimed:
                 self._stop()
                 raise WriteError(f"another program is writing this slide: it has locked {self._part.name}", location=self.path)
+            forget_changes(self._part)
             self._file = GrowingFile(
                 self._part,
                 self._room_ahead,
@@ -335,6 +337,7 @@ class SlideWriter:
     def _delete(self) -> None:
         with taken_away(self._part):
             self._stop()
+            forget_changes(self._part)
             self._part.unlink(missing_ok=True)
 
     def _stop(self) -> None:

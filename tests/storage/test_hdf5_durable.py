@@ -81,7 +81,7 @@ def test_slide_killed_while_it_is_sealed_is_as_before_or_finished(
     noted = part.with_name("slide.h5.part.changes").exists()
     assert noted == ((step, after) != ("_keep", 0))
     if noted:
-        with pytest.raises(SlideError, match="finished; try again"):
+        with pytest.raises(SlideError, match="killed while it finished"):
             open_slide(part)
     assert carry_over_changes(part) == noted
     assert not carry_over_changes(part), "once is enough"
@@ -90,6 +90,17 @@ def test_slide_killed_while_it_is_sealed_is_as_before_or_finished(
         assert slide.acquired().all()
         assert_read_back(slide, np.argwhere(np.ones((8, 2, 1, 1))).astype(np.int32))
     assert verify_slide(part) == []
+
+
+def test_slide_that_is_written_again_knows_nothing_of_changes_to_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = sealed_but_for(tmp_path, monkeypatch, "_carry_over", 1)
+    with SlideWriter(path, field_shape=SHAPE, channels=["a", "b"]) as slide_writer:
+        acquire(slide_writer, range(2))
+        slide_writer.publish()
+        with open_slide(path) as slide:
+            assert slide.n_fields == 2
+    assert [entry.name for entry in path.parent.iterdir()] == ["slide.h5"]
+    assert verify_slide(path) == []
 
 
 def test_note_of_changes_that_is_damaged_is_not_carried_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -333,7 +333,9 @@ def test_slide_of_another_scan_is_never_overwritten(scan: Scan):
 
 def test_what_is_left_behind_is_put_in_order(tmp_path: Path):
     location, part, kept = (tmp_path / name for name in ("a.h5", "a.h5.part", "a.h5.kept"))
+    part.with_name("a.h5.part.changes").write_bytes(b"of a scan that was discarded")
     assert take_up(location, UID) is Left.NEW
+    assert list(tmp_path.iterdir()) == []
     part.write_bytes(b"torn")
     assert take_up(location, UID) is Left.KEPT
     assert kept.read_bytes() == b"torn"
