@@ -42,6 +42,9 @@ RAW, BLOSC = "raw", "blosc"
 ENCODINGS = (RAW, BLOSC)
 
 MAX_METADATA_NBYTES = 16 << 10
+MAX_METADATA_DEPTH = 64
+"""Who reads or writes JSON has only so much room for what is inside each other, and not everywhere the same."""
+
 BLOSC_OVERHEAD_NBYTES = 16
 """What Blosc adds to pixels that do not compress."""
 
@@ -165,15 +168,18 @@ def encoded(image: np.ndarray, encoding: str) -> bytes | memoryview:
 
 
 def checked_metadata(metadata: Mapping) -> dict:
-    """What is told of one plane, as JSON knows it; AcquisitionError where it is too long, or none."""
+    """What is told of one plane, as JSON knows it; AcquisitionError where it is too long or too deep, or none."""
     try:
         text = json.dumps(dict(metadata), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        told = json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
         raise AcquisitionError(f"metadata of a plane must fit JSON: {error}") from error
     nbytes = len(text.encode(errors="replace"))
     if nbytes > MAX_METADATA_NBYTES:
         raise AcquisitionError(f"metadata of a plane are {nbytes} bytes as JSON; at most {MAX_METADATA_NBYTES} are taken")
-    return json.loads(text)
+    if _is_deeper(told, MAX_METADATA_DEPTH):
+        raise AcquisitionError(f"metadata of a plane are nested more than {MAX_METADATA_DEPTH} deep; flatten them")
+    return told
 
 
 def request_in(frames: Sequence[Buffer], max_nbytes: int) -> Request:
@@ -192,14 +198,20 @@ def _check_payload_length(header: PlaneHeader, nbytes: int) -> None:
 
 
 def _metadata(value: object) -> Mapping:
+    """What a message tells of a plane; what no slide could keep is refused before it is acknowledged."""
     if value is None:
         return _NOTHING
     if not isinstance(value, dict):
         raise ProtocolError("`metadata` is a JSON object")
-    nbytes = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace"))
-    if nbytes > MAX_METADATA_NBYTES:
-        raise ProtocolError(f"`metadata` is at most {MAX_METADATA_NBYTES} bytes, not {nbytes}")
-    return value
+    try:
+        return checked_metadata(value)
+    except AcquisitionError as error:
+        raise ProtocolError(f"`metadata`: {error}") from error
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return inside is not None and (levels == 0 or any(_is_deeper(one, levels - 1) for one in inside))
 
 
 def _whole(body: Mapping, name: str, most: int, *, optional: bool = False, default: int | None = None) -> int | None:

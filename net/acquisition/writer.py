@@ -36,6 +36,7 @@ from rawmosaic.net.acquisition.spool import (
     payload_pixels,
     planes_in,
     read_released,
+    segment_path,
 )
 from rawmosaic.net.acquisition.writer_status import WriterStatus
 from rawmosaic.storage.durable import sync_file, sync_folder
@@ -55,7 +56,7 @@ COMPLETE, FAILED, ENDED = 0, 1, 3
 
 STATUS_FILE, LOCK_FILE, END_FILE, PROXY_FILE = "writer.json", "writer.lock", "end.json", "proxy.json"
 SET_ASIDE = "damaged"
-"""Folder for segments of the spool that hold a damaged plane."""
+"""Folder for segments of the spool that hold a plane which cannot be written: the spool may let go of them, and go on."""
 
 PAUSE_S = 0.02
 FULL_PAUSE_S = 1.0
@@ -211,7 +212,7 @@ class ScanWriter:
                     continue
                 if found is not None:
                     facts, payload, segment = found
-                    if self._take(writer, facts, payload):
+                    if self._take(writer, facts, payload, segment):
                         unreleased.setdefault(segment, []).append((facts.key, facts.pixels_crc))
                 for closed in [number for number in unreleased if found is None or number < segment]:
                     if reader.finished_segment(closed):
@@ -222,8 +223,8 @@ class ScanWriter:
                         return end
                     self._over.wait(PAUSE_S)
 
-    def _take(self, writer: SlideWriter, facts: PlaneFacts, payload: bytes) -> bool:
-        """Hand one plane to the writer, unless it has it; whether it is sound."""
+    def _take(self, writer: SlideWriter, facts: PlaneFacts, payload: bytes, segment: int) -> bool:
+        """Hand one plane to the writer, unless it has it; False where no slide can have it: then its segment is set aside."""
         if not writer.has_plane(*facts.key):
             try:
                 writer.write_plane(
@@ -244,8 +245,8 @@ class ScanWriter:
             except WriteError:
                 raise
             except (DamagedSlideError, AcquisitionError, OutOfRangeError) as error:
-                log.error("a plane of the spool cannot be written: %s", error)
-                self._say_trouble(f"a plane of the spool cannot be written: {error}")
+                where = segment_path(self.folder / SPOOL_FOLDER, segment)
+                self._set_aside(DamagedSlideError(f"a plane of the spool cannot be written: {error}", location=where))
                 return False
             passed("plane")
         self._fields_seen.add(facts.field)
@@ -253,7 +254,7 @@ class ScanWriter:
         return True
 
     def _set_aside(self, error: DamagedSlideError) -> None:
-        """Say that a record of the spool is damaged, and keep its segment beside the spool, which goes on."""
+        """Say that a plane of the spool cannot be written, and keep its segment beside the spool, which goes on."""
         log.error("%s", error)
         self._say_trouble(str(error))
         path = Path(error.location)

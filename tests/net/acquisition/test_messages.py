@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 import zlib
 from dataclasses import replace
@@ -112,6 +113,8 @@ WRONG = {
     "a huge t": {"t": 1 << 40},
     "metadata that are a list": {"metadata": [1]},
     "long metadata": {"metadata": {"x": "y" * MAX_METADATA_NBYTES}},
+    "metadata with a number beyond all": {"metadata": {"x": float("inf")}},
+    "metadata without a bottom": {"metadata": {"x": functools.reduce(lambda inside, _: [inside], range(100), [])}},
 }
 
 

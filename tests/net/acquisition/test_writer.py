@@ -266,6 +266,21 @@ def test_slide_that_lacks_a_damaged_plane_is_not_called_complete(scan: Scan):
     assert run(scan) == FAILED, "again and again"
 
 
+def test_plane_that_no_slide_can_have_is_kept_when_its_segment_goes(scan: Scan):
+    scan.put_fields(range(5))
+    scan.put(5, 0, metadata={"gain": float("inf")})
+    scan.put_fields(range(6, 20))
+    assert run_until_written(scan, 38) == ENDED
+    assert "cannot be written" in scan.said()["error"]
+    assert scan.release() >= 1
+    aside = scan.folder / "damaged"
+    assert [entry.name for entry in aside.iterdir()] == ["00000001.spool"]
+    assert scan.truth[5, 0, 0, 0].tobytes() in (aside / "00000001.spool").read_bytes()
+    scan.finish()
+    assert run(scan) == FAILED
+    assert "first: field 5, channel 0" in scan.said()["error"]
+
+
 def test_full_disk_is_waited_for_and_told(scan: Scan, monkeypatch: pytest.MonkeyPatch):
     full = threading.Event()
     full.set()
