@@ -329,17 +329,22 @@ class SlideProxy:
                 self._reply(address, number, status, body)
 
     def _say_held(self, reason: str) -> None:
-        """Tell each scanner that waits, about the oldest of what it waits for."""
+        """Tell each scanner that waits, about the oldest of what it waits for. Who waits need not say that it is there."""
         oldest: dict[bytes, int] = {}
         for arrival in self._waiting.values():
             for address, number in arrival.waiters:
                 oldest.setdefault(address, number)
-        for address, number in oldest.items():
-            self._reply(address, number, MORE, {"event": HELD, "reason": reason})
+        heard = [self._reply(address, number, MORE, {"event": HELD, "reason": reason}) for address, number in oldest.items()]
+        if any(heard):
+            self._heard_at = time.monotonic()
 
-    def _reply(self, address: bytes, number: int, status: str, body: Mapping) -> None:
-        with suppress(zmq.ZMQError):  # it is gone, or takes nothing: it will ask again
+    def _reply(self, address: bytes, number: int, status: str, body: Mapping) -> bool:
+        """Whether somebody is there who takes it."""
+        try:
             self._socket.send_multipart([address, *reply_frames(Reply(number, status, body))], zmq.NOBLOCK)
+        except zmq.ZMQError:  # it is gone, or takes nothing: it will ask again
+            return False
+        return True
 
     # the keeper
 

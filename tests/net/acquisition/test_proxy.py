@@ -362,6 +362,15 @@ def test_a_full_disk_holds_the_scanner_and_loses_nothing(folder, caplog, how):
         until(lambda: proxy.intake.held == "")
 
 
+def test_a_scanner_that_is_held_is_not_taken_for_gone_however_long_it_waits(folder):
+    with proxied(folder, free=lambda _: 100) as (proxy, scanner):
+        scanner.plane(0)
+        scanner.held_for("the disk is full")
+        proxy._heard_at -= 3600.0  # it has been waiting for so long, and says nothing
+        scanner.held_for("the disk is full")
+        until(lambda: read_json(folder / "proxy.json")["last_heard_s_ago"] < 1800.0)
+
+
 def test_who_waits_for_a_slow_disk_hears_of_it(folder, monkeypatch):
     monkeypatch.setattr(intake_module, "SLOW_S", 0.0)
     with proxied(folder, kind=GatedSpool) as (proxy, scanner):
