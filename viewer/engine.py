@@ -497,7 +497,7 @@ class Engine:
 
         The finest layer of the fields, or of the reconstructed overview, that takes no more than an eighth of the layers.
         """
-        wanted = (view.channels, view.z, view.t, self.store.texture.layers, self.slide.n_fields)
+        wanted = (view.channels, view.z, view.t, self.store.texture.layers, self.slide.n_fields, self.growth)
         if wanted != self._resident_for:
             self._resident_for = wanted
             sources = [source for source in (self._mosaic, self._overview) if source is not None]
@@ -664,12 +664,17 @@ class _Source:
         return next(fitting, len(tiling.levels) - 1)
 
     def whole(self, view: View, most: int) -> np.ndarray:
-        """Numbers of all tiles of that layer in the view's channels, z and t; none if even the coarsest has more."""
+        """Numbers of all acquired tiles of that layer in the view's channels, z and t; none if even the coarsest has too many."""
         level = self.level_for(len(view.channels), most)
         count = self.slide.tiling.tile_count(level, self.slide.n_fields)
         if not 0 < count * len(view.channels) <= most:
             return _NONE
-        return self.numbers.encode(level, np.arange(count)[:, None], np.array(view.channels), view.z, view.t).ravel()
+        index, cut = np.arange(count), self.slide.tiling.levels[level]
+        numbers = self.numbers.encode(level, index[:, None], np.array(view.channels), view.z, view.t)
+        if cut.packed:
+            return numbers.ravel()
+        acquired = self.acquired(view.z, view.t)[:, view.channels]
+        return numbers[acquired[index // cut.tiles_per_field]]  # a plane that is still to come would be kept as black
 
     def tiles_shared_by(self, planes: np.ndarray) -> list[int]:
         """Numbers of the tiles that show one of the (n, 4) planes (field, channel, z, t) and others as well: those of packed

@@ -212,3 +212,19 @@ def test_planned_means_what_would_be_seen():
     assert len(planned_rows(view, geometry, has)) == 5
     far = replace(view.camera, scale=0.01)
     assert len(planned_rows(replace(view, camera=far), geometry, has)) == 0, "lines would be all there is to see"
+
+
+def test_a_field_that_is_still_to_come_is_not_kept_as_black():
+    """The whole of a small slide is kept resident in its finest layer: only what was acquired of it is asked for."""
+    growing = GrowingSlide(SyntheticSlide((2, 3), (96, 128), 1, smooth=True), 4, fields_known=True)
+    asked: set[TileKey] = set()
+    read = growing.read_tiles
+    growing.read_tiles = lambda keys, *rest: (asked.update(keys), read(keys, *rest))[1]
+    with OffscreenViewer(growing, size=SIZE) as viewer:
+        viewer.look_at(*growing.positions()[0], scale=1.0)
+        engine = viewer.engine
+        engine.store.make_room(200)
+        until(viewer, lambda _: engine.report.complete and engine.overview_tiles_resident == 4 and engine._loader.idle)
+        assert {key.index for key in asked if key.level == 0} == {0, 1, 2, 3}
+        growing.grow(2)
+        until(viewer, lambda _: engine.overview_tiles_resident == 6)

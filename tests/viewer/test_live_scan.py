@@ -78,8 +78,14 @@ def test_what_comes_is_drawn_without_a_hand(open_window: Opener):
     window._draw = lambda: (draw(), drawn.append(window.engine.growth))
     growing.grow(3)
     until(window, lambda: bool(drawn) and drawn[-1] == 1, PATIENCE_S)
-    x, y = map(int, window.engine.camera.to_window(*growing.positions()[6]))
-    until(window, lambda: bool(window.screenshot()[y - 2 : y + 3, x - 2 : x + 3, :3].any()), PATIENCE_S)
+    grey_of_an_outline = 64
+
+    def is_bright(field: int) -> bool:
+        x, y = map(int, window.engine.camera.to_window(*growing.positions()[field]))  # anew: the window is still being laid out
+        inside = window.screenshot()[y - 20 : y + 20, x - 30 : x + 30, :3]
+        return bool((inside > grey_of_an_outline).mean() > 0.1)
+
+    until(window, lambda: is_bright(6), PATIENCE_S)
 
 
 def test_the_counter_is_there_while_the_scan_runs_and_goes_some_time_after(open_window: Opener, monkeypatch: pytest.MonkeyPatch):
