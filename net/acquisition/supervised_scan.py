@@ -15,11 +15,11 @@ from rawmosaic.net.acquisition.files import read_json, sync_folder
 from rawmosaic.net.acquisition.intake import write_end
 from rawmosaic.net.acquisition.plan import SCAN_FILE, ScanPlan
 from rawmosaic.net.addresses import is_local
+from rawmosaic.storage.hdf5.claim import is_claimed
 from rawmosaic.storage.opening import PART_SUFFIX
 
-SCAN_SUFFIX, GONE_SUFFIX, SLIDE_SUFFIX, KEPT_SUFFIX = ".scan", ".gone", ".h5", ".kept"
-END, PROXY_SAYS, WRITER_SAYS = "end.json", "proxy.json", "writer.json"
-SPOOL = "spool"
+SCAN_SUFFIX, GONE_SUFFIX, SLIDE_SUFFIX, KEPT_SUFFIX, DAMAGED_SUFFIX = ".scan", ".gone", ".h5", ".kept", ".damaged"
+END, PROXY_SAYS, WRITER_SAYS, PROXY_LOCK = "end.json", "proxy.json", "writer.json", "proxy.lock"
 
 LOOK_S = 0.25
 """How often one looks at what the processes say."""
@@ -83,7 +83,10 @@ class SupervisedScan:
         self._proxy_says: Mapping = {}
         self._writer_says: Mapping = {}
         self._next_look = 0.0
+        self._left_behind: Mapping = {}
+        """What a proxy said that is gone: after a restart of the machine, the next may have its number."""
         self._wanted_end: dict | None = None
+        self._last_words, self._fails_again = "", False
         self._told: set[str] = set()
         options = ["--bind", means.proxy_bind, "--durability", means.durability]
         options += ["--spool-bytes", str(means.spool_nbytes), "--window-bytes", str(means.window_nbytes)]
@@ -143,13 +146,15 @@ class SupervisedScan:
         if code == 0 and self.location.exists() and self._said(WRITER_SAYS).get("state") == "complete":
             self._complete()
             return
+        if code is not None:
+            self._note_failure()
         self.writer.keep(now)
         if end is None and self._wanted_end is None:
             self.proxy.keep(now)
             self._end_if_idle()
         else:
             self.proxy.look(now)
-            self._end_as_wanted(end)
+            self._end_as_wanted()
         self._set_state(end)
 
     def end(self, *, early: bool = False, discard: bool = False, reason: str = "") -> None:
@@ -184,9 +189,10 @@ class SupervisedScan:
     def _look_now(self) -> None:
         for child, name in ((self.proxy, PROXY_SAYS), (self.writer, WRITER_SAYS)):
             said = self._said(name)
-            if child.pid is None or said.get("pid") != child.pid:
+            if child.pid is None or said.get("pid") != child.pid or said == self._left_behind:
                 if child is self.proxy:
                     self.address = ""
+                    self._left_behind = said
                 if name == PROXY_SAYS and said:  # what was counted is still true
                     said = {**said, "held": "", "planes_per_s": 0.0, "bytes_per_s": 0.0}
             elif child is self.proxy:
@@ -197,13 +203,23 @@ class SupervisedScan:
                 else:
                     self._writer_says = said
 
+    def _note_failure(self) -> None:
+        """A writer that says the same last words as the one before it will not get on, however long it tries each time."""
+        said = self._said(WRITER_SAYS)
+        words = _text(said, "error") if said.get("state") == "failed" else ""
+        self._fails_again, self._last_words = bool(words) and words == self._last_words, words
+
     def _set_state(self, end: Mapping | None) -> None:
         needed = (self.writer, self.proxy) if end is None else (self.writer,)
         failing = [child for child in needed if child.hopeless]
         self.error = _text(self._writer_says, "error")
         given_up = self.writer.running and self._writer_says.get("state") == "failed"
-        if failing or given_up:
-            self.error = self.error or f"a process of the scan fails again and again: {_last_line((failing or [self.writer])[0])}"
+        if failing or given_up or self._fails_again:
+            self.error = (
+                self.error
+                or self._last_words
+                or f"a process of the scan fails again and again: {_last_line((failing or [self.writer])[0])}"
+            )
             self._say_once("failed", logging.ERROR, "%s: %s; its planes are kept", self.plan.name, self.error)
             self.state = State.FAILED
         elif end is not None:
@@ -220,9 +236,10 @@ class SupervisedScan:
             log.warning("%s: nothing was heard for %.0f s; it is finished as it is", self.plan.name, heard)
             self.end(early=True, reason=f"nothing was heard of the scanner for {self.means.idle_s:.0f} s")
 
-    def _end_as_wanted(self, end: Mapping | None) -> None:
-        if self._wanted_end is not None and not self.proxy.running:
-            if end is None:
+    def _end_as_wanted(self) -> None:
+        """Tell the end once no proxy is there, not even one that another manager started."""
+        if self._wanted_end is not None and not self.proxy.running and not is_claimed(self.folder / PROXY_LOCK):
+            if self._end() is None:  # else the proxy told it in its last moment
                 write_end(self.folder, **self._wanted_end)
             self._wanted_end = None
 
@@ -242,7 +259,7 @@ class SupervisedScan:
         self.writer.look(now)
         if self.proxy.running or self.writer.running:
             return
-        for suffix in (PART_SUFFIX, KEPT_SUFFIX):
+        for suffix in (PART_SUFFIX, KEPT_SUFFIX, DAMAGED_SUFFIX):
             self.location.with_name(self.location.name + suffix).unlink(missing_ok=True)
         self._on_over(self, State.DISCARDED)
         clear_away(self.folder)
@@ -287,11 +304,19 @@ def found_folders(data: Path) -> list[Path]:
         shutil.rmtree(gone, ignore_errors=True)
     found = []
     for folder in sorted(data.glob(f"*{SCAN_SUFFIX}")):
-        if not (folder / SCAN_FILE).exists() and not (folder / SPOOL).exists():  # it was never answered
+        if _was_never_answered(folder):
             shutil.rmtree(folder, ignore_errors=True)
         elif folder.is_dir():
             found.append(folder)
     return found
+
+
+def _was_never_answered(folder: Path) -> bool:
+    """Whether nothing but a part of a plan is there. A disk that does not answer is no proof of that."""
+    try:
+        return set(os.listdir(folder)) <= {f"{SCAN_FILE}.new"}
+    except OSError:
+        return False
 
 
 def clear_away(folder: Path) -> None:
