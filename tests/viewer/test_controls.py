@@ -57,7 +57,7 @@ def looks(engine) -> list[tuple]:
 
 
 def test_every_listed_key_has_a_test():
-    from test_keys import LISTED
+    from test_keyboard_and_mouse import LISTED
 
     from rawmosaic.viewer.controls import KEYS
 
