@@ -83,6 +83,7 @@ class Arrival:
     waiters: list = field(default_factory=list)
     checked: Future | None = None
     facts: PlaneFacts | None = None
+    segment: int = 0
     is_new: bool = False
 
 
@@ -128,6 +129,8 @@ class Intake:
         self._changed = threading.Condition()
         self._ending = self._giving_up = self._wants_rotation = False
         self._n_appended = self._n_synced = 0
+        self._lost: WriteError | None = None
+        self._lost_segment = 0
         self._syncing_since: float | None = None
         self._released = 0
         segment_nbytes = max(SMALLEST_SEGMENT_NBYTES, min(SEGMENT_NBYTES, spool_nbytes // SEGMENTS_A_BUDGET))
@@ -252,28 +255,28 @@ class Intake:
         if not repeated:
             if self.end is not None:
                 raise EndedError("the scan was ended, and takes no more planes; begin another")
-            self._append(facts, arrival.payload)
+            arrival.segment = self._append(facts, arrival.payload)
             with self._ledger_lock:
                 self._ledger.note(facts)
         arrival.facts, arrival.is_new = facts, not repeated
         return {"field": facts.field, "repeated": repeated}
 
-    def _append(self, facts: PlaneFacts, payload: Buffer) -> None:
-        """Append as soon as there is room."""
+    def _append(self, facts: PlaneFacts, payload: Buffer) -> int:
+        """Append as soon as there is room; the segment."""
         since = time.monotonic()
         while True:
             self._rotate_if_wanted()
             reason = self._reason_to_wait(len(payload), time.monotonic() - since)
             if not reason:
                 try:
-                    self._spool.append(facts, [payload])
+                    position = self._spool.append(facts, [payload])
                 except WriteError as error:
                     reason = _reason(error)
                     self._wants_rotation = error.errno not in _FULL
                 else:
                     self._n_appended += 1
                     self._say_held("")
-                    return
+                    return position.segment
             self._say_held(reason)
             with self._changed:
                 if not (self._ending or self._giving_up):
@@ -348,15 +351,23 @@ class Intake:
                 self._spool.sync()
                 self._n_synced = n_appended
         except WriteError as error:
-            self._done([(arrival, self._taken_back(arrival, error)) for arrival, _ in batch])
+            self._lost, self._lost_segment = error, self._spool.segment
+            self._take_back(batch, error)
             return
         finally:
             self._syncing_since = None
+        if any(arrival.is_new and arrival.segment <= self._lost_segment for arrival, _ in batch):
+            # appended before a sync failed, which the system tells once: that this one succeeded says nothing of them
+            self._take_back(batch, self._lost)
+            return
         outcomes = [(arrival, self._told(arrival, outcome)) for arrival, outcome in batch]
         new = [arrival for arrival, _ in batch if arrival.is_new]
         self.acknowledged += len(new)
         self.acknowledged_nbytes += sum(len(arrival.payload) for arrival in new)
         self._done(outcomes)
+
+    def _take_back(self, batch: list[tuple[Arrival, Outcome]], error: WriteError) -> None:
+        self._done([(arrival, self._taken_back(arrival, error)) for arrival, _ in batch])
 
     def _taken_back(self, arrival: Arrival, error: WriteError) -> SlideError:
         """What the disk did not keep counts as not there, and is not tried a second time in the same place."""

@@ -169,11 +169,11 @@ class SpoolWriter:
         head = _head(self._segment, len(text), offset, payload_nbytes, zlib.crc32(text), facts.crc)
         padding = bytes(nbytes - _HEAD.size - len(text) - payload_nbytes)
         try:
+            os.lseek(self._descriptor, offset, os.SEEK_SET)  # behind it lies what a failure left that could not be cut off
             _write_all(self._descriptor, [head, text, *buffers, padding])
         except OSError as error:
             with suppress(OSError):
                 os.ftruncate(self._descriptor, offset)
-                os.lseek(self._descriptor, offset, os.SEEK_SET)
             raise _write_error(error, segment_path(self.folder, self._segment)) from error
         self._sizes[self._segment] = offset + nbytes
         return Position(self._segment, offset, nbytes)
@@ -248,7 +248,6 @@ class SpoolWriter:
             end = _end_of_records(path, segment)
             if end < os.fstat(descriptor).st_size:
                 os.ftruncate(descriptor, end)
-            os.lseek(descriptor, 0, os.SEEK_END)
             self._descriptor = descriptor
         else:
             self._unsynced.append(descriptor)
@@ -315,7 +314,7 @@ class SpoolReader:
         self.close()
 
     def _open(self) -> bool:
-        if self._file is None:
+        while self._file is None:
             later = [number for number in segments(self.folder) if number >= self._segment]
             if not later:
                 return False
@@ -323,8 +322,8 @@ class SpoolReader:
                 self._go_to(later[0])
             try:
                 self._file = PositionalFile(str(segment_path(self.folder, self._segment)))
-            except FileNotFoundError:  # released this moment
-                return False
+            except FileNotFoundError:  # released this moment: the next one is looked for
+                continue
         return True
 
     def _is_followed(self) -> bool:
@@ -344,14 +343,14 @@ class SpoolReader:
         return found
 
 
-def planes_in(folder: str | Path) -> Iterator[tuple[PlaneFacts, Position] | DamagedSlideError]:
+def planes_in(folder: str | Path, payloads: bool = True) -> Iterator[tuple[PlaneFacts, Position] | DamagedSlideError]:
     """What a spool that nobody appends to holds: facts of each plane and where it lies, or what is wrong with it.
 
-    Payloads are compared with their checksums in the last segment only: the earlier ones were on the disk before it was begun.
+    `payloads` are compared with their checksums, in all segments: after a power failure any may lack what was not synced, and a
+    plane that is taken for there would be acknowledged when it comes again.
     """
-    numbers = segments(folder)
-    for number in numbers:
-        yield from _planes_of(Path(folder), number, payload=number == numbers[-1])
+    for number in segments(folder):
+        yield from _planes_of(Path(folder), number, payload=payloads)
 
 
 def planes_of_segment(folder: str | Path, segment: int) -> list[PlaneFacts]:

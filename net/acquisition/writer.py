@@ -357,10 +357,10 @@ def _has(slide: Hdf5Slide, there: Mapping[tuple[int, int], np.ndarray], key: tup
 
 
 def _acknowledged(folder: Path) -> Iterator[tuple[tuple[int, int, int, int], int]]:
-    """(key, CRC-32 of the pixels) of all planes that left the spool, and of all that are there and sound."""
+    """(key, CRC-32 of the pixels) of all planes that left the spool, and of all that are there, their pixels sound or not."""
     for row in read_released(folder / RELEASED_FILE)[1]:
         yield tuple(int(row[name]) for name in ("field", "channel", "z", "t")), int(row["pixels_crc"])
-    for found in planes_in(folder / SPOOL_FOLDER):
+    for found in planes_in(folder / SPOOL_FOLDER, payloads=False):
         if not isinstance(found, DamagedSlideError):
             yield found[0].key, found[0].pixels_crc
 

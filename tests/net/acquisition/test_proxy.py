@@ -396,6 +396,31 @@ def test_what_the_disk_did_not_keep_is_not_acknowledged_and_may_come_again(folde
         assert proxy.intake.acknowledged == 2
 
 
+def test_what_came_while_a_sync_failed_is_not_taken_for_safe_by_the_next(folder):
+    with proxied(folder, kind=FailingSpool) as (proxy, scanner):
+        spool, syncing, appended_next = spool_of(proxy), threading.Event(), threading.Event()
+
+        def fails_once() -> None:
+            syncing.set()
+            assert appended_next.wait(LONG_S)
+            spool.sync = SpoolWriter.sync.__get__(spool)  # the system tells a failure once, and forgets what it could not write
+            told = WriteError("Input/output error")
+            told.errno = errno.EIO
+            raise told
+
+        spool.sync = fails_once
+        numbers = [scanner.plane(0)]
+        assert syncing.wait(LONG_S)
+        numbers.append(scanner.plane(1))
+        until(lambda: appended(folder) == 2)
+        appended_next.set()
+        assert [scanner.reply_to(number).get("error") for number in numbers] == ["busy", "busy"]
+        assert [scanner.reply_to(scanner.plane(place))["repeated"] for place in range(2)] == [False, False]
+        assert proxy.intake.acknowledged == 2
+        with SpoolReader(folder / "spool", 2) as reader:
+            assert [reader.next()[0].column for _ in range(2)] == [0, 1], "both are written anew"
+
+
 def test_a_disk_too_full_for_a_status_is_no_reason_to_end(folder):
     with proxied(folder) as (proxy, scanner):
         (folder / "proxy.json").unlink()
@@ -525,6 +550,21 @@ def test_a_plane_that_was_damaged_on_the_disk_may_come_again(folder):
         assert scanner.reply_to(scanner.plane(1))["repeated"] is False
         assert scanner.reply_to(scanner.plane(0))["repeated"] is True
     assert np.array_equal(spooled(folder)[1, 0], image(1))
+
+
+def test_a_plane_that_a_power_failure_tore_in_an_earlier_segment_is_not_taken_for_there(folder):
+    with proxied(folder, spool_nbytes=SMALL_SPOOL) as (_, scanner):
+        for place in range(60):
+            scanner.reply_to(scanner.plane(place))
+    assert len(segments(folder / "spool")) > 1
+    path = folder / "spool" / "00000001.spool"
+    data = path.read_bytes()
+    place = next(place for place in range(60) if image(place + 1).tobytes() not in data)  # the last that lies in it
+    path.write_bytes(data.replace(image(place).tobytes(), bytes(image(place).nbytes)))
+    with proxied(folder, spool_nbytes=SMALL_SPOOL) as (_, scanner):
+        assert scanner.reply_to(scanner.plane(place))["repeated"] is False
+        assert scanner.reply_to(scanner.plane(place - 1))["repeated"] is True
+    assert np.array_equal(spooled(folder)[place, 0], image(place))
 
 
 # a process

@@ -392,6 +392,44 @@ def test_what_did_not_fit_leaves_nothing_behind(tmp_path, monkeypatch):
     assert read(tmp_path) == (planes, [])
 
 
+def test_what_cannot_be_cut_off_is_written_over(tmp_path, monkeypatch):
+    """A disk that breaks in the midst of a plane may refuse to forget the half as well."""
+
+    def broken(descriptor, *rest):  # noqa: ARG001
+        raise OSError(errno.EIO, "Input/output error")
+
+    def half(descriptor, buffers):
+        os.write(descriptor, b"".join(buffers)[:100])
+        broken(descriptor)
+
+    planes = [plane(number) for number in range(3)]
+    with SpoolWriter(tmp_path) as writer:
+        append(writer, *planes[0])
+        with monkeypatch.context() as breaking:
+            breaking.setattr(module, "_write_all", half)
+            breaking.setattr(module.os, "ftruncate", broken)
+            with pytest.raises(WriteError, match="Input/output"):
+                append(writer, *planes[1])
+        for facts, payload in planes[1:]:
+            writer.append(facts, [payload])
+    assert read(tmp_path) == (planes, [])
+
+
+def test_a_segment_that_goes_while_it_is_looked_for_is_not_the_end(tmp_path, monkeypatch):
+    planes = [plane(number) for number in range(6)]
+    with SpoolWriter(tmp_path, TWO) as writer:
+        for facts, payload in planes:
+            writer.append(facts, [payload])
+        first, real = segment_path(tmp_path, 1), module.PositionalFile
+
+        def gone(path):
+            first.unlink(missing_ok=True)
+            return real(path)
+
+        monkeypatch.setattr(module, "PositionalFile", gone)
+        assert read(tmp_path) == (planes[2:], [])
+
+
 def test_a_sync_that_failed_is_told_and_can_be_tried_again(tmp_path, monkeypatch):
     outcomes, synced = [OSError(errno.EIO, "Input/output error"), None, None, None], []
 
