@@ -72,7 +72,11 @@ class Child:
 
     def look(self, now: float) -> int | None:
         """Take in whether the process has ended: its exit code if it did since the last look."""
-        if self._process is None or (code := self._process.poll()) is None:
+        if self._process is None:
+            return None
+        if (code := self._process.poll()) is None:
+            if now - self._started > STEADY_S:  # whatever it was that made it fail, it is over
+                self.failures = 0
             return None
         self._ended(now, code)
         return code
