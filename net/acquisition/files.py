@@ -43,6 +43,15 @@ def replace_json(path: Path, value: Mapping, *, durable: bool = False) -> None:
         raise WriteError(f"cannot be written: {error.strerror or error}", location=path) from error
 
 
+def overwrite_json(path: Path, value: Mapping) -> None:
+    """Put a JSON object into a file that is there, in place and no shorter than before: for a disk without room for another.
+
+    Who reads just then finds nonsense, and reads again. Raises nothing: where it cannot be, the file says what it said.
+    """
+    with contextlib.suppress(OSError), open(path, "rb+") as file:
+        file.write(json.dumps(value).encode().ljust(path.stat().st_size))
+
+
 def read_json(path: Path) -> dict | None:
     """The JSON object in a file; None where there is no such file, or nothing that can be read."""
     try:

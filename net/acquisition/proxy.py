@@ -23,7 +23,7 @@ from pathlib import Path
 
 import zmq
 
-from rawmosaic.net.acquisition.files import replace_json
+from rawmosaic.net.acquisition.files import overwrite_json, replace_json
 from rawmosaic.net.acquisition.intake import DURABILITIES, FSYNC, Arrival, Intake, Outcome, write_end
 from rawmosaic.net.acquisition.ledger import check_against_plan
 from rawmosaic.net.acquisition.messages import (
@@ -394,7 +394,12 @@ class SlideProxy:
             "last_heard_s_ago": now - self._heard_at,
             "last_heard_at": time.time() - (now - self._heard_at),
         }
-        replace_json(self.folder / STATUS_FILE, status)
+        try:
+            replace_json(self.folder / STATUS_FILE, status)
+        except WriteError:  # that the disk is full is what has to be told
+            if not (self.folder / STATUS_FILE).exists():
+                raise
+            overwrite_json(self.folder / STATUS_FILE, status)
 
 
 def _end_from(request: Request) -> Arrival:

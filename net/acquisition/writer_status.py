@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from rawmosaic.net.acquisition.files import replace_json
+from rawmosaic.net.acquisition.files import overwrite_json, replace_json
 from rawmosaic.storage.errors import WriteError
 
 PERIOD_S = 0.5
@@ -70,13 +69,4 @@ class WriterStatus:
             try:
                 replace_json(self._path, facts)
             except WriteError:  # a full disk is what has to be told: the file that is there takes it without room of its own
-                _overwrite(self._path, facts)
-
-
-def _overwrite(path: Path, facts: dict) -> None:
-    """Put the facts into the file as it is, no shorter than before. Who reads just then finds nonsense, and reads again."""
-    try:
-        with open(path, "rb+") as file:
-            file.write(json.dumps(facts).encode().ljust(path.stat().st_size))
-    except OSError:
-        pass
+                overwrite_json(self._path, facts)
