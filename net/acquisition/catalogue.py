@@ -87,7 +87,8 @@ class Catalogue:
             if self._ending.is_set():
                 return
             served = self._served.get(name)
-            if (served is None or served.stamp != stamp) and self._refused.get(name) != stamp:
+            anew = served is None or served.stamp != stamp or served.slide.replaced
+            if anew and self._refused.get(name) != stamp:
                 self._serve(name, stamp)
 
     def _serve(self, name: str, stamp: Stamp) -> None:

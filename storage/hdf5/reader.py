@@ -15,6 +15,7 @@ import numpy as np
 from rawmosaic.storage import codec
 from rawmosaic.storage.errors import DamagedSlideError, NoLongerWantedError, SlideError
 from rawmosaic.storage.hdf5 import format as fmt
+from rawmosaic.storage.hdf5.at_once import being_changed
 from rawmosaic.storage.hdf5.claim import is_claimed
 from rawmosaic.storage.hdf5.facts import check_planes, read_facts, read_fields
 from rawmosaic.storage.hdf5.followed import PATIENCE_S, FollowedFile, open_file
@@ -225,14 +226,28 @@ class Hdf5Slide(Slide):
 
     @property
     def replaced(self) -> bool:
-        """Whether another file lies there by now: a writer began anew, after one that was killed or gave up."""
+        """Whether another file lies there by now: a writer began anew, after one that was killed or gave up.
+
+        Or the same one, which was given up here and finished after all.
+        """
         place, own = place_of(self.location), self._opened.bytes.identity
         there = file_identity(place)
-        if self._closed or None in (there, own) or there == own or self._is_copy(place):
+        if self._closed or None in (there, own):
+            return False
+        if (not self._was_finished_since(place)) if there == own else self._is_copy(place):
             return False
         if (shared := self._shared) is not None:
             shared.outlived()
         return True
+
+    def _was_finished_since(self, path: str) -> bool:
+        """Whether the file was finished by another writer, after the one that was followed had left."""
+        if self._growing or not self._opened.following or being_changed(path):
+            return False
+        settled = self._finished_at(path)
+        if settled is not None:
+            settled.close()
+        return settled is not None
 
     def _is_copy(self, path: str) -> bool:
         """Whether a finished file is the same slide: where a file that is followed cannot be renamed, it was copied."""
