@@ -248,6 +248,9 @@ class SupervisedScan:
             self.proxy.tell_to_end()
             self.proxy.end()
         self._look_now()
+        # a proxy that was killed may not have said how many there were in the end: the end does, or who verified them
+        planes = max(self.acknowledged, _whole(self._end() or {}, "planes"), _whole(self._writer_says, "written"))
+        self._proxy_says = {**self._proxy_says, "acknowledged": planes}
         self._on_over(self, State.COMPLETE)
         clear_away(self.folder)
         self.address, self.error, self.state = "", "", State.COMPLETE
