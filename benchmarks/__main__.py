@@ -25,6 +25,7 @@ NAMES = (
     "broker",
     "remote",
     "acquire",
+    "watch",
 )
 OPT_IN = ("peers", "panels")
 """Run only when named: `peers` installs what it compares with, `panels` needs a display."""
