@@ -33,6 +33,10 @@ class ServerProcess:
         assert line.startswith("scanners: "), (self.data / "server.log").read_text()
         self.address = re.search(r"tcp://\S+", line)[0]
 
+    def next_line(self) -> str:
+        """What it says next, after where scanners come."""
+        return self._process.stdout.readline()
+
     def kill(self) -> None:
         """End it at once, without a word to anybody."""
         self._process.kill()
