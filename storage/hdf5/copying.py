@@ -26,7 +26,8 @@ def copy_planes(old: Hdf5Slide, writer: SlideWriter, copied: Callable[[int], Non
     `copied(n)` is called after each. Returns the planes that cannot be read, or are not what their checksum says; WriteError.
     """
     offsets_um = old.position_set("stage").plane_offsets_um
-    lost = []
+    lost: list[Address] = []
+    placed: set[int] = set()
     with closing(read_ahead(old.read_plane, list(_addresses(old, offsets_um)))) as planes:
         for number, (address, plane) in enumerate(planes, start=1):  # read by other threads
             try:
@@ -37,7 +38,8 @@ def copy_planes(old: Hdf5Slide, writer: SlideWriter, copied: Callable[[int], Non
             except SlideError:
                 right = False
             if right:
-                _write(old, writer, address, plane, metadata, offsets_um)
+                _write(old, writer, address, plane, metadata, offsets_um if address[0] in placed else None)
+                placed.add(address[0])
             else:
                 lost.append(address)
             copied(number)
@@ -45,7 +47,10 @@ def copy_planes(old: Hdf5Slide, writer: SlideWriter, copied: Callable[[int], Non
 
 
 def _addresses(old: Hdf5Slide, offsets_um: np.ndarray | None) -> Iterator[Address]:
-    """All planes, fields in their order; of each the first where it was the first, which says where the field lies."""
+    """All planes, fields in their order; of each the first where it was the first, which says where the field lies.
+
+    Where all channels of a field have an offset, it is that of their later planes.
+    """
     tables = {(z, t): old.acquired(z, t) for t in range(old.size_t) for z in range(old.size_z)}
     for field in range(old.n_fields):
         moved = np.zeros(len(old.channels), bool) if offsets_um is None else offsets_um[field].any(axis=-1)

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from rawmosaic.storage.durable import sync_folder
+from rawmosaic.storage.durable import sync_file, sync_folder
 
 
 def take_final_name(part: Path, path: Path, let_go: Callable[[], None] = lambda: None) -> None:
@@ -28,6 +28,8 @@ def take_final_name(part: Path, path: Path, let_go: Callable[[], None] = lambda:
         copy = part.with_name(part.name + ".copy")
         try:
             shutil.copyfile(part, copy)
+            with open(copy, "rb+") as file:
+                sync_file(file.fileno())
             os.replace(copy, path)
         finally:
             copy.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -13,7 +14,7 @@ from test_hdf5_following import SHAPE, TIMEOUT_S, Acquisition, acquire, assert_r
 
 from rawmosaic.storage import SlideWriter, open_slide
 from rawmosaic.storage.errors import DamagedSlideError, SlideError, WriteError
-from rawmosaic.storage.hdf5 import at_once
+from rawmosaic.storage.hdf5 import at_once, final_name
 from rawmosaic.storage.hdf5.at_once import carry_over_changes, changed_at_once
 from rawmosaic.storage.hdf5.copying import copy_planes
 from rawmosaic.storage.hdf5.reader import Hdf5Slide
@@ -197,6 +198,37 @@ def test_irreplaceable_planes_stay_whatever_fails(tmp_path: Path, monkeypatch: p
         with SlideWriter(tmp_path / "other.h5", field_shape=SHAPE, channels=["a", "b"]) as other:
             assert copy_planes(slide, other) == []
     assert verify_slide(tmp_path / "other.h5") == []
+
+
+def test_field_whose_stage_moved_between_its_planes_lies_where_it_lay_when_it_is_copied(tmp_path: Path):
+    old, new = tmp_path / "old.h5", tmp_path / "new.h5"
+    with SlideWriter(old, field_shape=SHAPE, channels=["a"], size_z=2) as slide_writer:
+        slide_writer.write_plane(plane(0), 0, row=0, column=0, x_um=10.0, y_um=5.0)
+        slide_writer.write_plane(plane(1), 0, row=0, column=0, x_um=10.5, y_um=5.0, z=1)
+    with open_slide(old) as slide, SlideWriter(new, field_shape=SHAPE, channels=["a"], size_z=2) as slide_writer:
+        assert copy_planes(slide, slide_writer) == []
+    with open_slide(new) as slide:
+        assert slide.positions().tolist() == [[10.0, 5.0]]
+        assert slide.position_set("stage").plane_offsets_um.tolist() == [[[0.5, 0.0]]]
+
+
+def test_copy_that_takes_the_final_name_is_on_the_disk_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Windows renames no file that somebody follows: its copy is renamed."""
+    part, path, steps = tmp_path / "a.h5.part", tmp_path / "a.h5", []
+    part.write_bytes(b"planes")
+
+    def renamed(source: Path, target: Path) -> None:
+        steps.append("renamed")
+        if source == part:
+            raise PermissionError
+        os.replace(source, target)
+
+    monkeypatch.setattr(final_name, "os", SimpleNamespace(name="nt", replace=renamed))
+    monkeypatch.setattr(final_name, "sync_file", lambda _: steps.append("synced"))
+    final_name.take_final_name(part, path)
+    assert steps == ["renamed", "synced", "renamed"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.h5"]
+    assert path.read_bytes() == b"planes"
 
 
 def test_planned_field_lies_where_its_first_plane_was_taken(tmp_path: Path):
