@@ -23,6 +23,7 @@ from rawmosaic.net.acquisition.messages import ABORT, FIND, FINISH, HELLO, MAX_S
 from rawmosaic.net.acquisition.plan import ScanPlan, plan_from_body
 from rawmosaic.net.acquisition.registering import Library, Registrar
 from rawmosaic.net.acquisition.supervised_scan import (
+    KEPT_SUFFIX,
     SCAN_SUFFIX,
     SLIDE_SUFFIX,
     Means,
@@ -350,7 +351,7 @@ class Manager:
         if name.casefold() in taken:
             raise ExistsError(f"there is a scan called {name} already; choose another name")
         path = self.data / f"{name}{SLIDE_SUFFIX}"
-        if any(os.path.lexists(f"{path}{ending}") for ending in ("", PART_SUFFIX)):
+        if any(os.path.lexists(f"{path}{ending}") for ending in ("", PART_SUFFIX, KEPT_SUFFIX)):
             raise ExistsError(f"there is a slide called {name} already; choose another name")
 
     def _check_room(self) -> None:

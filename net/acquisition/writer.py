@@ -173,19 +173,22 @@ class ScanWriter:
         kept = kept_of(self.location)
         try:
             with Hdf5Slide(kept) as old:
+                if old.scan_uid != self.plan.uid:
+                    raise WriteError("this is of another scan; move it away, and the scan is completed", location=kept)
                 lost = copy_planes(old, writer, self._copied)
+            damage = f"{len(lost)} planes are damaged" if lost else ""
         except WriteError:
             raise
         except SlideError as error:
-            if read_released(self.folder / RELEASED_FILE)[0] or _is_hdf5(kept):
+            if read_released(self.folder / RELEASED_FILE)[0]:
                 raise DamagedSlideError(
                     f"planes that left the spool lie in this file alone, but {error}", location=kept
                 ) from error
-            lost = []  # killed before it was a slide
+            damage = str(error) if _is_hdf5(kept) else ""  # all of its planes are in the spool; else it was no slide yet
         writer.sync()
         passed("copied")
-        if lost:  # most of them are in the spool; if not, it is told at the end, and somebody may look into the file
-            log.error("%d planes of %s are damaged", len(lost), kept)
+        if damage:  # what it has alone is told at the end, and somebody may look into the file
+            log.error("%s: %s", kept, damage)
             os.replace(kept, self.location.with_name(self.location.name + DAMAGED_SUFFIX))
         else:
             kept.unlink()
@@ -294,6 +297,8 @@ class ScanWriter:
                 f"and {self.location.name}{DAMAGED_SUFFIX}",
                 location=self._part,
             )
+        if self.location.exists():  # it came while this was written: renaming would delete it
+            raise WriteError("another slide has this name; move it away, and the scan is completed", location=self.location)
         take_final_name(self._part, self.location)
         passed("named")
 

@@ -252,10 +252,11 @@ def test_a_spool_or_a_window_that_holds_nothing_is_refused(serve, options):
 def test_a_name_that_is_taken_is_refused(serve, data):
     camera = microscope()
     (data / "old.h5").write_bytes(b"somebody's")
+    (data / "older.h5.kept").write_bytes(b"what somebody's scan left")
     address = serve().address
     with Scanner(address) as first, Scanner(address) as second:
         begin(first, "New", camera)
-        for name in ("old", "New", "new"):
+        for name in ("old", "older", "New", "new"):
             with pytest.raises(ExistsError, match="choose another"):
                 begin(second, name, camera)
         first.abort(discard=True)

@@ -346,6 +346,52 @@ def test_slide_of_another_scan_is_never_overwritten(scan: Scan):
         take_up(scan.location, UID)
 
 
+def test_slide_that_takes_the_name_meanwhile_is_never_overwritten(scan: Scan, monkeypatch: pytest.MonkeyPatch):
+    other = scan.folder / "other.h5"
+    write_slide(SyntheticSlide((1, 2), (24, 32), 1), other)
+    scan.put_fields(range(2))
+    scan.finish()
+
+    def comes_meanwhile(step: str) -> None:
+        if step == "verified":
+            other.rename(scan.location)
+
+    monkeypatch.setattr(writer_module, "passed", comes_meanwhile)
+    assert run(scan) == FAILED
+    assert "another slide has this name" in scan.said()["error"]
+    with Hdf5Slide(scan.location) as slide:
+        assert slide.scan_uid == ""
+    scan.location.unlink()
+    monkeypatch.undo()
+    assert run(scan) == COMPLETE
+    assert_complete(scan)
+
+
+def test_slide_that_another_scan_left_is_not_copied(scan: Scan):
+    kept = scan.location.with_name("a scan.h5.kept")
+    write_slide(SyntheticSlide((1, 2), (24, 32), 2), kept)
+    scan.put_fields(range(2))
+    scan.finish()
+    assert run(scan) == FAILED
+    assert "another scan" in scan.said()["error"]
+    kept.unlink()
+    assert run(scan) == COMPLETE
+    assert_complete(scan)
+
+
+def test_kept_slide_that_cannot_be_read_holds_nothing_up_while_the_spool_has_all(scan: Scan):
+    scan.put_fields(range(20))
+    scan.finish()
+    assert run_until_written(scan, 40) == ENDED
+    part = scan.location.with_name("a scan.h5.part")
+    part.write_bytes(torn := part.read_bytes()[:1000])
+    assert run(scan) == COMPLETE
+    damaged = scan.location.with_name("a scan.h5.damaged")
+    assert damaged.read_bytes() == torn
+    damaged.unlink()
+    assert_complete(scan)
+
+
 def test_what_is_left_behind_is_put_in_order(tmp_path: Path):
     location, part, kept = (tmp_path / name for name in ("a.h5", "a.h5.part", "a.h5.kept"))
     part.with_name("a.h5.part.changes").write_bytes(b"of a scan that was discarded")
