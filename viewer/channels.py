@@ -41,7 +41,7 @@ class ChannelView:
     """The looks of one channel. `limits` in raw counts, `color` as ``#rrggbb``; l̂ = clamp((l − low) / (high − low))^gamma.
 
     `column`: the channel's column of the mixer matrix where that is no plain colour: any (r, g, b), also above one or negative.
-    Giving the channel a colour sets it back to None.
+    Giving the channel a colour sets it back to None. `label`: what the user calls it; `name` is the slide's and stays.
     """
 
     name: str
@@ -50,6 +50,12 @@ class ChannelView:
     gamma: float = 1.0
     visible: bool = True
     column: tuple[float, float, float] | None = None
+    label: str = ""
+
+    @property
+    def shown_name(self) -> str:
+        """What panels and legends call it: the user's label, or the slide's name."""
+        return self.label or self.name
 
     def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, value)

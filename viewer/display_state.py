@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,7 +27,10 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class ChannelState:
-    """The looks of one channel, as `ChannelView`; `column`: its column of the mixer matrix where that is not its colour."""
+    """The looks of one channel, as `ChannelView`; `column`: its column of the mixer matrix where that is not its colour.
+
+    `name` is the slide's, by which channels are matched; `label` is what the user calls it, if anything else.
+    """
 
     name: str
     limits: tuple[float, float]
@@ -35,14 +38,16 @@ class ChannelState:
     gamma: float = 1.0
     visible: bool = True
     column: Triple | None = None
+    label: str = ""
 
 
 @dataclass(frozen=True)
 class ChannelGroup:
-    """Channels that are shown, hidden and adjusted together; by their numbers."""
+    """Channels that are shown, hidden and adjusted together; by their numbers. `folded`: tables do not list them."""
 
     name: str
     channels: tuple[int, ...]
+    folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,13 +116,16 @@ def capture(engine: Any) -> DisplayState:
 def apply(state: DisplayState, engine: Any, *, preset: bool = False) -> list[str]:
     """Show a state; returns a line for each thing that does not fit this slide and was left as it is.
 
-    Channels are matched by name, the others by number. A `preset` is the looks alone: camera, position set, z, t and bookmarks
-    stay, and only outlines, rules and channels change.
+    Channels are matched by the slide's name, then by what users call them, the others by number. A `preset` is the looks
+    alone: camera, position set, z, t and bookmarks stay, and only outlines, rules and channels change.
     """
     told: list[str] = []
-    matches = matched_channels([each.name for each in state.channels], [look.name for look in engine.channels], told)
+    asked, there = [each.name for each in state.channels], [look.name for look in engine.channels]
+    labels = [each.label for each in state.channels], [look.label for look in engine.channels]
+    matches = matched_channels(asked, there, told, labels)
     for number, at in matches.items():
         _apply_channel(state.channels[number], engine.channels[at])
+        _apply_label(state.channels[number], engine.channels[at], preset=preset)
     for name, choices in _CHOICES.items():
         _choose(engine, name, getattr(state, name), choices, told)
     engine.show_outlines = state.outlines
@@ -128,14 +136,26 @@ def apply(state: DisplayState, engine: Any, *, preset: bool = False) -> list[str
     return told
 
 
-def matched_channels(names: Sequence[str], there: Sequence[str], told: list[str] | None = None) -> dict[int, int]:
-    """Which channel of a slide takes the looks of each in a state: that of the same name (the n-th of a name the n-th), else that
-    of the same number, if it is free. Lines of what does not match are added to `told`."""
+def matched_channels(
+    names: Sequence[str],
+    there: Sequence[str],
+    told: list[str] | None = None,
+    labels: tuple[Sequence[str], Sequence[str]] = ((), ()),
+) -> dict[int, int]:
+    """Which channel of a slide takes the looks of each in a state: that of the same name (the n-th of a name the n-th), else one
+    that is called so, else that of the same number, if it is free. Lines of what does not match are added to `told`.
+
+    `labels`: what users call the channels of the state, and those of the slide; "" for those that have no other name.
+    """
     matches, free = {}, dict.fromkeys(range(len(there)))
-    for number, name in enumerate(names):
-        if (at := next((place for place in free if there[place].casefold() == name.casefold()), None)) is not None:
-            matches[number] = at
-            free.pop(at)
+    for same in (_same_name, _same_label):
+        for number, name in enumerate(names):
+            if number in matches:
+                continue
+            called = _Called(name, _at(labels[0], number))
+            if (at := next((p for p in free if same(called, _Called(there[p], _at(labels[1], p)))), None)) is not None:
+                matches[number] = at
+                free.pop(at)
     said = [] if told is None else told
     for number, name in enumerate(names):
         if number in matches:
@@ -164,7 +184,7 @@ def to_json(state: DisplayState) -> str:
     }
     known |= {name: getattr(state, name) for name in _PLAIN_KEYS}
     known["unmixing"] = None if state.unmixing is None else [list(row) for row in state.unmixing]
-    known["groups"] = [{"name": group.name, "channels": list(group.channels)} for group in state.groups]
+    known["groups"] = [_group_json(group) for group in state.groups]
     known["bookmarks"] = [{each.name: getattr(mark, each.name) for each in fields(mark)} for mark in state.bookmarks]
     return json.dumps(
         {**known, **{key: state.extra[key] for key in state.extra if key not in known}}, indent=1, ensure_ascii=False
@@ -273,7 +293,8 @@ class _Reader:
         return str(value)
 
     def channel(self, value: object, key: str) -> ChannelState:
-        """One entry of ``channels``: name, limits (two raw counts) and colour must be there; `mixer`, three numbers, need not."""
+        """One entry of ``channels``: name, limits (two raw counts) and colour must be there; `mixer` (three numbers) and `label`
+        need not."""
         known = self.mapping(value, key)
         column = known.get("mixer")
         return ChannelState(
@@ -283,13 +304,15 @@ class _Reader:
             gamma=self.positive(known.get("gamma", 1.0), f"{key}.gamma"),
             visible=self.truth(known.get("visible", True), f"{key}.visible"),
             column=None if column is None else self.numbers(column, f"{key}.mixer", 3),
+            label=self.text(known.get("label", ""), f"{key}.label"),
         )
 
     def group(self, value: object, key: str) -> ChannelGroup:
-        """One entry of ``groups``: a name, and numbers of the file's own channels, from 0."""
+        """One entry of ``groups``: a name, and numbers of the file's own channels, from 0; `folded` need not be there."""
         known = self.mapping(value, key)
         numbers = self.each(known.get("channels"), f"{key}.channels", self.integer)
-        return ChannelGroup(self.text(known.get("name"), f"{key}.name"), numbers)
+        folded = self.truth(known.get("folded", False), f"{key}.folded")
+        return ChannelGroup(self.text(known.get("name"), f"{key}.name"), numbers, folded)
 
     def bookmark(self, value: object, key: str) -> Bookmark:
         """One entry of ``bookmarks``: name, centre (mosaic µm) and scale must be there; z and t are 0 where they are not."""
@@ -330,10 +353,31 @@ _CHOICES: dict[str, tuple] = {
 }
 
 
+class _Called(NamedTuple):
+    """The slide's name of a channel, and the user's; "" where there is none."""
+
+    name: str
+    label: str
+
+
+def _at(labels: Sequence[str], number: int) -> str:
+    return labels[number] if number < len(labels) else ""
+
+
+def _same_name(one: _Called, other: _Called) -> bool:
+    return one.name.casefold() == other.name.casefold()
+
+
+def _same_label(one: _Called, other: _Called) -> bool:
+    """Whether two channels are called alike, by users or by one of the slides."""
+    return not {name.casefold() for name in one if name}.isdisjoint(name.casefold() for name in other if name)
+
+
 def _state_of(look: ChannelView) -> ChannelState:
     low, high = look.limits
     column = None if look.column is None else tuple(float(part) for part in look.column)
-    return ChannelState(look.name, (float(low), float(high)), look.color, float(look.gamma), bool(look.visible), column)
+    limits, gamma = (float(low), float(high)), float(look.gamma)
+    return ChannelState(look.name, limits, look.color, gamma, bool(look.visible), column, look.label)
 
 
 def _channel_json(channel: ChannelState) -> dict[str, Any]:
@@ -344,11 +388,26 @@ def _channel_json(channel: ChannelState) -> dict[str, Any]:
         "gamma": channel.gamma,
         "visible": channel.visible,
     }
-    return known if channel.column is None else {**known, "mixer": list(channel.column)}
+    if channel.column is not None:
+        known["mixer"] = list(channel.column)
+    if channel.label:
+        known["label"] = channel.label
+    return known
+
+
+def _group_json(group: ChannelGroup) -> dict[str, Any]:
+    known: dict[str, Any] = {"name": group.name, "channels": list(group.channels)}
+    return {**known, "folded": True} if group.folded else known
+
+
+def _apply_label(state: ChannelState, look: ChannelView, *, preset: bool) -> None:
+    """The user's name goes to the channel that it was given to, not to one that stands in for it; a preset takes none away."""
+    if state.name.casefold() == look.name.casefold() and (state.label or not preset):
+        look.label = state.label
 
 
 def _apply_channel(state: ChannelState, look: ChannelView) -> None:
-    """Everything but the name, which is the slide's."""
+    """Everything but the names."""
     look.limits, look.gamma, look.visible = state.limits, state.gamma, state.visible
     look.color = state.color
     look.column = state.column
@@ -379,7 +438,7 @@ def _apply_groups(state: DisplayState, engine: Any, matches: Mapping[int, int], 
     for group in state.groups:
         here = tuple(matches[number] for number in group.channels if number in matches)
         if here:
-            groups.append(ChannelGroup(group.name, here))
+            groups.append(replace(group, channels=here))
         if len(here) < len(group.channels):
             told.append(f"group “{group.name}” lacks {len(group.channels) - len(here)} of its channels here")
     engine.groups = tuple(groups)

@@ -124,7 +124,7 @@ def legend_entries(view: Any) -> list[tuple[str, str]]:
     columns = np.ones((len(shown), 3)) if plain else np.array([look.rgb() for look in shown]).reshape(-1, 3)
     if view.background == "white":
         columns = 1 - ink(columns)
-    return [(look.name, _hex(column)) for look, column in zip(shown, columns, strict=True)]
+    return [(look.shown_name, _hex(column)) for look, column in zip(shown, columns, strict=True)]
 
 
 def _hex(column: np.ndarray) -> str:
@@ -315,7 +315,8 @@ def figure_notes(view: Any, camera: Camera) -> dict[str, str]:
         if look.visible:
             low, high = look.limits
             color = look.color if look.column is None else "mixed as ({:g}, {:g}, {:g})".format(*look.column)
-            notes[f"channel {number}"] = f"{look.name}, {color}, limits {low:g} to {high:g}, gamma {look.gamma:g}"
+            own = f" (acquired as {look.name})" if look.label else ""
+            notes[f"channel {number}"] = f"{look.shown_name}{own}, {color}, limits {low:g} to {high:g}, gamma {look.gamma:g}"
     notes |= {
         "position set": view.position_set,
         "overlap": view.overlap,

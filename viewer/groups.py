@@ -58,6 +58,11 @@ def renamed(groups: Groups, number: int, name: str) -> Groups:
     return (*groups[:number], replace(groups[number], name=name), *groups[number + 1 :])
 
 
+def folded(groups: Groups, number: int) -> Groups:
+    """With a group folded, or unfolded if it was."""
+    return (*groups[:number], replace(groups[number], folded=not groups[number].folded), *groups[number + 1 :])
+
+
 def proposed_name(groups: Groups, names: Sequence[str]) -> str:
     """A name for a group of channels with these names: what they begin with alike, else "group" and a number; none twice."""
     taken = {group.name for group in groups}
@@ -97,10 +102,10 @@ def is_alone(looks: Sequence[ChannelView], channels: Collection[int]) -> bool:
     return {number for number, look in enumerate(looks) if look.visible} == set(channels)
 
 
-def table_rows(groups: Groups, names: Sequence[str], words: str = "", folded: Collection[str] = ()) -> list[Row]:
+def table_rows(groups: Groups, names: Sequence[str], words: str = "") -> list[Row]:
     """What the channel table lists: groups with their channels, then those in no group, by number.
 
-    `words` must all be in a channel's name, or in that of its group; then nothing is hidden by folding. `folded` names groups.
+    `words` must all be in a channel's name, or in that of its group; then nothing is hidden by folding.
     """
     wanted = words.casefold().split()
     rows: list[Row] = []
@@ -112,7 +117,7 @@ def table_rows(groups: Groups, names: Sequence[str], words: str = "", folded: Co
         if not found:
             continue
         rows.append(Row(number, None))
-        if wanted or group.name not in folded:
+        if wanted or not group.folded:
             rows += [Row(number, channel) for channel in found]
     rows += [Row(None, channel) for channel, name in enumerate(names) if channel not in placed and _has(name, wanted)]
     return rows

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rawmosaic.viewer.camera import Camera
+from rawmosaic.viewer.channels import ChannelView
 from rawmosaic.viewer.display_state import apply, capture
 
 PARTS = ("place", "scale", "stack", "looks")
@@ -87,8 +88,16 @@ class LinkedViews:
         before, camera_before = capture(engine), engine.camera
         if "looks" in self.parts:
             apply(capture(leader), engine, preset=True)
+            _share_labels(leader.channels, engine.channels)
         if "stack" in self.parts:
             for axis, size in (("z", engine.slide.size_z), ("t", engine.slide.size_t)):
                 setattr(engine, axis, min(getattr(leader, axis), size - 1))
         engine.camera = followed(leader.camera, lead, engine.camera, offset, self.parts)
         return engine.camera != camera_before or capture(engine) != before
+
+
+def _share_labels(lead: Iterable[ChannelView], own: Iterable[ChannelView]) -> None:
+    """Channels of one name are called alike, also when the leader's lost the name that its user gave it."""
+    labels = {look.name: look.label for look in lead}
+    for look in own:
+        look.label = labels.get(look.name, look.label)

@@ -47,7 +47,10 @@ _KEYS = {
     Qt.Key.Key_Right: "right",
     Qt.Key.Key_Up: "up",
     Qt.Key.Key_Down: "down",
+    Qt.Key.Key_PageDown: "pagedown",
+    Qt.Key.Key_PageUp: "pageup",
 }
+_SCENES = {"pagedown": 1, "n": 1, "pageup": -1, "shift+n": -1}
 _COMMANDS = Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.AltModifier | Qt.KeyboardModifier.MetaModifier
 _MAC_DIGITS = (18, 19, 20, 21, 23, 22, 26, 28, 25)
 """Virtual key codes of 1 to 9 on a Mac."""
@@ -114,6 +117,11 @@ class MosaicWidget(QOpenGLWidget):
         The centre of the view, and screen pixels per image pixel; after the frame that shows it.
     looks_changed()
         Keys or drags changed channels, z, t, overlap or position set.
+    scene_shown(number)
+        Keys, or `go_to_scene`, went to a well or scene: its number in `slide.scenes`.
+
+    Keys that it has no use for go on to the program: `a` and `d`, since it draws neither annotations nor detections (an overlay
+    of the program's own can), and those of panels that it does not have.
     """
 
     slide_opened = Signal()
@@ -122,6 +130,7 @@ class MosaicWidget(QOpenGLWidget):
     cursor_left = Signal()
     view_changed = Signal(float, float, float)
     looks_changed = Signal()
+    scene_shown = Signal(int)
 
     def __init__(self, parent: QWidget | None = None, **budgets: Any):
         super().__init__(parent)
@@ -212,6 +221,22 @@ class MosaicWidget(QOpenGLWidget):
         if self.engine is not None:
             self.engine.look_at(x_um, y_um, scale)
             self.refresh()
+
+    def go_to_scene(self, step: int) -> bool:
+        """Show the well or scene that comes so many after the one in view (before it: negative); False if there is none.
+
+        `scene_shown` tells which it is.
+        """
+        from rawmosaic.viewer.scenes import next_scene
+
+        engine = self.engine
+        found = next_scene(engine.slide, engine.geometry, engine.camera, step) if engine is not None else None
+        if found is None:
+            return False
+        number, engine.camera = found
+        self.scene_shown.emit(number)
+        self.refresh()
+        return True
 
     def refresh(self) -> None:
         """Draw what was changed in the engine or its channels."""
@@ -360,6 +385,9 @@ class MosaicWidget(QOpenGLWidget):
         if name is None or self._controls is None:
             super().keyPressEvent(event)
             return
+        if name in _SCENES:
+            event.setAccepted(self.go_to_scene(_SCENES[name]))
+            return
         before = self.engine.camera
         changed = self._controls.key(name)
         self._changed(changed, looks=changed and self.engine.camera == before)
@@ -507,7 +535,7 @@ def key_name(event: QKeyEvent) -> str | None:
         return f"kp_{text}"
     if event.modifiers() & Qt.KeyboardModifier.ShiftModifier and (digit := _digit(event)):
         return f"shift+{digit}"
-    if text in ("R", "C"):
+    if text in ("R", "C", "N"):
         return f"shift+{text.lower()}"
     return text.lower() if text.isprintable() and text else None
 

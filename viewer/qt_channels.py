@@ -84,9 +84,9 @@ class _Row:
     def __init__(self, look: ChannelView, grid: QGridLayout, row: int, changed):
         self._look, self._changed = look, changed
         self.color = QToolButton()
-        self.color.setToolTip(f"Colour of {look.name}")
+        self.color.setToolTip(f"Colour of {look.shown_name}")
         self.color.clicked.connect(self._ask_for_color)
-        self.visible = QCheckBox(look.name)
+        self.visible = QCheckBox(look.shown_name)
         self.visible.toggled.connect(partial(self._set, "visible"))
         self.low, self.high = (QSpinBox() for _ in range(2))
         for number, spin in enumerate((self.low, self.high)):
@@ -133,7 +133,7 @@ class _Row:
         """A dialog that stops nothing: the picture follows it."""
         dialog = QColorDialog(QColor.fromRgbF(*parse_color(self._look.color)), self.color)
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        dialog.setWindowTitle(f"Colour of {self._look.name}")
+        dialog.setWindowTitle(f"Colour of {self._look.shown_name}")
         dialog.currentColorChanged.connect(self.set_color)
         dialog.rejected.connect(partial(self.set_color, QColor(self._look.color)))
         dialog.open()

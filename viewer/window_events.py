@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import glfw
 
+from rawmosaic.viewer.saved_state import ENDING
+
 if TYPE_CHECKING:
     from rawmosaic.viewer.window import MosaicWindow
 
@@ -75,8 +77,10 @@ class Events:
             self._window.panels.layer.on_focus(bool(focused))
 
     def on_drop(self, _handle, paths: list[str]) -> None:
-        """Files or folders were dropped onto it: the first is opened."""
-        if paths:
+        """Files or folders were dropped onto it: the first is opened; if it is a display state, it is given as a preset."""
+        if paths and self._window.panels is not None and paths[0].endswith(ENDING):
+            self._window.desk.act["give looks"](paths[0])
+        elif paths:
             self._window.open(paths[0])
 
     # the mouse

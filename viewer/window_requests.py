@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MOST_MEASURED = 8
 """Annotations measured at once in the panel; the command line does any number."""
 
-_OF_PANELS = frozenset({"undo", "undo?", "redo", "redo?", "go to", "figure", "follow the scan", "measure", "unmix"})
+_OF_PANELS = frozenset({"undo", "undo?", "redo", "redo?", "go to", "figure", "follow the scan", "measure", "unmix", "give looks"})
 
 _KINDS_TO_OPEN = ["slides and acquisitions", "*.h5 *.tif *.tiff *.txt *.htd *.HTD *.csv", "all files", "*"]
 
@@ -57,6 +57,7 @@ class Requests:
             "auto shape": lambda channels, shape: self.find_limits("shape", channels, shape),
             "auto?": lambda: self._auto_contrast,
             "when done": self._when_done,
+            "give looks": self.give_looks,
             "unmix": self.unmix,
             "undo": lambda: desk.touch(desk.board.take_back() or window.undo.undo()),
             "undo?": lambda: window.undo.undo_label,
@@ -162,12 +163,21 @@ class Requests:
             for line in answer.told[:1]:
                 self._window.desk.say(line, "warning")
 
+    def give_looks(self, path: str) -> None:
+        """Take a display state file as a preset; what does not match is told."""
+        from rawmosaic.viewer import presets
+        from rawmosaic.viewer.ui.presets_menu import give_looks
+
+        desk = self._window.desk
+        reading = self._window.later.newest(("presets", "apply"), lambda: presets.read_from(path))
+        self._when_done(reading, lambda state: give_looks(desk, state, f"looks of {path}"))
+
     def unmix(self) -> None:
         """Unmix by reference regions: annotations whose class is the name of a channel, or `background`."""
         from rawmosaic.viewer.ui.references import reference_boxes, unmixing_of
 
         engine, desk, slide = self._window.engine, self._window.desk, self._window.slide
-        names = [look.name for look in engine.channels]
+        names = [look.shown_name for look in engine.channels]
         boxes = reference_boxes(desk.board.annotations, names)
         if not any(boxes.channels):
             desk.say("draw a region where each dye is alone, and give it the channel's name as class", "warning")
@@ -213,7 +223,7 @@ class Requests:
         engine, desk, slide = self._window.engine, self._window.desk, self._window.slide
         view = engine.view()
         shapes = [desk.board.annotations[number].shape for number in numbers[:MOST_MEASURED]]
-        names = [look.name for look in engine.channels]
+        names = [look.shown_name for look in engine.channels]
 
         def measure() -> list[str]:
             with Measurer(slide, position_set=view.position_set, z=engine.z, t=engine.t) as measurer:

@@ -204,6 +204,34 @@ def test_a_channel_without_a_counterpart_is_said():
     assert len(told) == 2
 
 
+def test_a_channel_is_found_by_what_it_is_called():
+    called = (["nuclei", ""], ["", "DAPI"])
+    assert matched_channels(["DAPI", "GFP"], ["nuclei", "C1"], None, called) == {0: 0, 1: 1}
+    assert matched_channels(["C0", "C1"], ["DAPI", "GFP"], None, (["gfp", "dapi"], ["", ""])) == {0: 1, 1: 0}
+    assert matched_channels(["a", "b"], ["b", "c"], None, (["b", ""], ["", ""])) == {1: 0}, "the slide's name counts first"
+
+
+def test_a_user_s_name_goes_to_the_channel_of_that_name_and_to_no_other():
+    state = replace(FULL, channels=tuple(replace(each, label=f"my {each.name}") for each in FULL.channels))
+    engine = engine_like(("GFP", "TRITC", "DAPI"))
+    apply(state, engine)
+    assert [look.shown_name for look in engine.channels] == ["my GFP", "TRITC", "my DAPI"]
+    assert [look.name for look in engine.channels] == ["GFP", "TRITC", "DAPI"]
+    assert from_json(to_json(state)) == state
+    apply(FULL, engine, preset=True)
+    assert engine.channels[0].label == "my GFP", "a preset takes no name away"
+    apply(FULL, engine)
+    assert engine.channels[0].label == "", "the state of the slide does"
+
+
+def test_folded_groups_are_kept():
+    state = replace(FULL, groups=(ChannelGroup("nuclei", (0,), folded=True), ChannelGroup("others", (1, 2))))
+    assert from_json(to_json(state)) == state
+    engine = engine_like()
+    apply(state, engine)
+    assert [group.folded for group in engine.groups] == [True, False]
+
+
 def test_a_preset_leaves_the_place_alone():
     engine = engine_like(("Cy5 µ", "GFP", "DAPI"), size_z=1, size_t=1)
     engine.bookmarks = FULL.bookmarks[:0]

@@ -83,8 +83,16 @@ def test_the_table_lists_groups_first_and_every_channel_once():
 
 
 def test_a_folded_group_is_a_heading_unless_something_is_searched():
-    assert groups.table_rows(TWO, NAMES, "", {"nuclei"})[:2] == [Row(0, None), Row(1, None)]
-    assert groups.table_rows(TWO, NAMES, "dapi 2", {"nuclei"}) == [Row(0, None), Row(0, 2)]
+    folded = groups.folded(TWO, 0)
+    assert groups.table_rows(folded, NAMES)[:2] == [Row(0, None), Row(1, None)]
+    assert groups.table_rows(folded, NAMES, "dapi 2") == [Row(0, None), Row(0, 2)]
+    assert groups.folded(folded, 0) == TWO
+
+
+def test_a_group_stays_folded_whatever_is_done_to_it():
+    folded = groups.folded(TWO, 0)
+    for changed in (groups.renamed(folded, 0, "all"), groups.joined(folded, 0, [3]), groups.without_channels(folded, [2])):
+        assert [group.folded for group in changed] == [True, False]
 
 
 def test_a_search_finds_names_of_channels_and_of_groups_in_any_case():

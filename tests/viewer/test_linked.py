@@ -49,6 +49,19 @@ def test_views_linked_as_they_stand_keep_their_distance():
     assert [each.camera.scale for each in (first, second, third)] == pytest.approx([3.0, 6.0, 1.5])
 
 
+def test_a_name_that_is_given_and_taken_back_goes_along():
+    first, second = view(), view(names=("GFP", "DAPI"))
+    linked = LinkedViews()
+    linked.add(first)
+    linked.add(second)
+    first.channels[0].label = "nuclei"
+    assert linked.follow(first) == [second]
+    assert [look.shown_name for look in second.channels] == ["GFP", "nuclei"]
+    first.channels[0].label = ""
+    assert linked.follow(first) == [second]
+    assert [look.shown_name for look in second.channels] == ["GFP", "DAPI"]
+
+
 def test_stack_and_looks_go_along_as_far_as_they_can():
     first, second = view(), view(names=("GFP", "DAPI"), size_z=2, size_t=1)
     linked = LinkedViews()

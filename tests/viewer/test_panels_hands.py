@@ -167,6 +167,136 @@ def test_selected_channels_become_a_group_that_is_named_shown_folded_and_taken_a
     assert engine.groups[0].name == "dyes", "a name is one step, and stays with the group that comes back"
 
 
+def double_click(window, hands: Hands, x: int, y: int) -> None:
+    """Two clicks that are one and not the third and fourth of some before, however long a frame takes here."""
+
+    def within(seconds: float) -> None:
+        window.panels.layer.make_current()
+        imgui.get_io().mouse_single_click_delay, imgui.get_io().mouse_double_click_time = seconds + 1.0, seconds
+
+    within(0.0)
+    hands.click(x, y)
+    within(60.0)
+    hands.click(x, y)
+    within(0.3)
+
+
+def type_text(hands: Hands, text: str) -> None:
+    """Into the field that has the keyboard, in place of what is there."""
+    until(hands.window, lambda: hands.window.panels.layer.wants_text)
+    hands.key("ctrl+a")
+    hands.do("type", "--delay", "30", text)
+    hands.settle()
+
+
+def test_a_channel_is_named_by_a_double_click_and_that_is_undone(window, hands: Hands, widgets: Widgets):
+    look = window.engine.channels[1]
+    double_click(window, hands, *widgets.at("C1"))
+    type_text(hands, "tubulin")
+    assert look.label == "", "a name counts when it is finished"
+    hands.key("Return")
+    until(window, lambda: look.shown_name == "tubulin")
+    assert look.name == window.slide.channels[1].name == "C1"
+    assert widgets.all("tubulin")
+    assert not widgets.all("C1")
+    hands.key("ctrl+z")
+    until(window, lambda: look.label == "")
+    hands.key("ctrl+y")
+    until(window, lambda: look.label == "tubulin")
+
+    double_click(window, hands, *widgets.at("tubulin"))
+    type_text(hands, "something else")
+    hands.key("Escape")
+    until(window, lambda: window.desk.naming is None)
+    assert look.label == "tubulin", "Escape leaves it as it was"
+    assert not window.is_closing
+
+    double_click(window, hands, *widgets.at("tubulin"))
+    type_text(hands, "actin")
+    hands.click(*widgets.at("C3"))
+    until(window, lambda: look.label == "actin")
+    until(window, lambda: window.desk.naming is None)
+
+    double_click(window, hands, *widgets.at("actin"))
+    until(window, lambda: window.panels.layer.wants_text)
+    hands.key("ctrl+a")
+    hands.key("BackSpace")
+    hands.key("Return")
+    until(window, lambda: look.shown_name == "C1")
+    assert look.label == "", "without a name it has that of the slide"
+
+
+def test_a_channel_is_named_from_its_menu_and_gets_its_own_name_back(window, hands: Hands, widgets: Widgets):
+    look = window.engine.channels[2]
+
+    def menu() -> None:
+        hands.move(*widgets.at(look.shown_name))
+        hands.do("mousedown", "3")
+        hands.settle()
+        hands.do("mouseup", "3")
+        hands.settle()
+
+    menu()
+    hands.click(*widgets.at("rename …"))
+    type_text(hands, "Ki-67")
+    hands.key("Return")
+    until(window, lambda: look.label == "Ki-67")
+    menu()
+    hands.click(*widgets.at("call it “C2” again"))
+    until(window, lambda: look.label == "")
+
+
+def test_names_of_channels_and_folds_of_groups_are_kept_beside_the_slide(open_window, tmp_path: Path, monkeypatch):
+    from rawmosaic.storage import open_slide
+    from rawmosaic.storage.testing import write_slide
+    from rawmosaic.viewer import groups
+    from rawmosaic.viewer.figure import legend_entries
+
+    path = write_slide(slide(3), tmp_path / "scan.h5")
+    with open_slide(path) as opened:
+        first = open_window(opened, remembers=True)
+        first.engine.groups = groups.grouped((), [0, 2], "outer")
+        hands, widgets = Hands(first), Widgets(first, monkeypatch)
+        double_click(first, hands, *widgets.at("C1"))
+        type_text(hands, "lamin")
+        hands.key("Return")
+        until(first, lambda: first.engine.channels[1].label == "lamin")
+        hands.click(*widgets.first("##fold"))
+        until(first, lambda: first.engine.groups[0].folded)
+        first.close()
+        again = open_window(opened, remembers=True)
+        assert [look.shown_name for look in again.engine.channels] == ["C0", "lamin", "C2"]
+        assert [name for name, _ in legend_entries(again.engine)] == ["C0", "lamin", "C2"]
+        assert again.engine.groups[0].folded
+        widgets_of(again, widgets)
+        assert widgets.all("lamin")
+        assert not widgets.all("C2")
+        assert [place.name for place in again.slide.channels] == ["C0", "C1", "C2"]
+
+
+def test_a_display_state_that_is_dropped_is_a_preset(window, tmp_path: Path):
+    from dataclasses import replace
+
+    from rawmosaic.viewer.display_state import capture
+    from rawmosaic.viewer.saved_state import save_preset
+
+    engine, shown = window.engine, window.slide
+    state = capture(engine)
+    looks = (replace(state.channels[0], limits=(5.0, 777.0), label="nuclei"), *state.channels[1:])
+    save_preset(tmp_path / "a b.view.json", replace(state, x_um=state.x_um + 1000, channels=looks))
+    window.events.on_drop(None, [str(tmp_path / "a b.view.json")])
+    until(window, lambda: engine.channels[0].limits == (5.0, 777.0))
+    assert engine.channels[0].shown_name == "nuclei"
+    assert window.slide is shown
+    assert engine.camera.x_um == state.x_um, "a preset is looks, no place"
+    assert "a b.view.json" in window.desk.messages[-1].text
+    (tmp_path / "bad.view.json").write_text("no")
+    window.events.on_drop(None, [str(tmp_path / "bad.view.json")])
+    until(window, lambda: window.desk.messages[-1].kind == "error")
+    assert "bad.view.json" in window.desk.messages[-1].text
+    assert window.engine is engine
+
+
 def test_a_limit_that_is_dragged_is_given_to_every_selected_channel(window, hands: Hands, widgets: Widgets):
     select(window, hands, widgets, {0, 2})
     until(window, lambda: window.panels.contrast.area is not None)

@@ -438,6 +438,26 @@ def test_keys_do_what_they_do_in_the_window(app: QApplication, mosaic):
     until(app, lambda: mosaic.complete)
 
 
+def test_page_down_goes_from_well_to_well(app: QApplication, made: list[QWidget]):
+    plate = SyntheticSlide((2, 2), (48, 64), 1, scenes=["A01", "A02"])
+    mosaic = new_mosaic(made)
+    mosaic.open(plate)
+    until(app, lambda: mosaic.complete)
+    engine, shown, whole = mosaic.engine, heard(mosaic.scene_shown), mosaic.engine.camera
+    QTest.keyClick(mosaic, Qt.Key.Key_PageDown)
+    first = engine.camera
+    QTest.keyClicks(mosaic, "n")
+    assert len({whole, first, engine.camera}) == 3
+    QTest.keyClick(mosaic, Qt.Key.Key_PageDown)
+    assert shown == [(0,), (1,)], "there is nothing after the last"
+    QTest.keyClicks(mosaic, "N")
+    assert engine.camera == first
+    QTest.keyClicks(mosaic, "n")
+    QTest.keyClick(mosaic, Qt.Key.Key_PageUp)
+    assert engine.camera == first
+    assert not mosaic.go_to_scene(-1)
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the scan codes of X11 and Wayland")
 def test_shift_and_a_digit_is_found_on_any_keyboard_layout(app: QApplication):  # noqa: ARG001
     from rawmosaic.viewer.qt import key_name

@@ -13,7 +13,7 @@ from rawmosaic.viewer import groups
 from rawmosaic.viewer.channels import parse_color
 from rawmosaic.viewer.groups import Row
 from rawmosaic.viewer.ui import theme
-from rawmosaic.viewer.ui.desk import Desk
+from rawmosaic.viewer.ui.desk import Desk, Naming
 from rawmosaic.viewer.ui.presets_menu import PresetsMenu
 from rawmosaic.viewer.ui.widgets import button, dim, shortened, told
 
@@ -22,6 +22,12 @@ FILTER_FROM = 8
 """Fewer channels need no search."""
 
 INDENT_UNITS = 8
+MENU_UNITS = 200
+"""What of a name is written in a menu."""
+
+_NAME_HINT = (
+    "(click: edit its contrast; double click: give it another name; Ctrl+click, Shift+click: select several; right click: more)"
+)
 _RIGHT = imgui.PopupFlags_.mouse_button_right.value
 
 
@@ -46,15 +52,17 @@ class ChannelsPanel:
 
 def listed(desk: Desk) -> list[Row]:
     """The rows of the table, as filter and folded groups leave them."""
-    names = [look.name for look in desk.engine.channels]
-    return groups.table_rows(desk.engine.groups, names, desk.channel_filter, desk.folded)
+    return groups.table_rows(desk.engine.groups, _names(desk), desk.channel_filter)
 
 
 def matching(desk: Desk) -> list[int]:
     """Numbers of the channels that the filter leaves."""
-    names = [look.name for look in desk.engine.channels]
-    rows = groups.table_rows(desk.engine.groups, names, desk.channel_filter)
-    return sorted({row.channel for row in rows if row.channel is not None})
+    return sorted({row.channel for row in listed(desk) if row.channel is not None})
+
+
+def _names(desk: Desk) -> list[str]:
+    """What is searched: names as they are shown, and the slide's."""
+    return [f"{look.label} {look.name}" if look.label else look.name for look in desk.engine.channels]
 
 
 def _filter(desk: Desk, numbers: list[int]) -> None:
@@ -126,16 +134,45 @@ def _row(desk: Desk, number: int, rows: Sequence[Row], *, inside: bool) -> None:
 
 
 def _name(desk: Desk, number: int, rows: Sequence[Row]) -> None:
-    """The name, which selects; the whole of it, wavelengths and exposure in the hint."""
+    """The name, which selects, and is typed anew after a double click; the whole of it, wavelengths and exposure in the hint."""
+    if desk.naming is not None and desk.naming.channel == number:
+        _type_name(desk, desk.naming)
+        return
     look, active = desk.engine.channels[number], number == desk.active_channel
     imgui.align_text_to_frame_padding()
-    label = shortened(look.name or f"channel {number + 1}", imgui.get_content_region_avail().x)
-    if imgui.selectable(f"{label}###name", active or number in desk.selected)[0]:
-        _select(desk, number, [row.channel for row in rows if row.channel is not None])
-    told(known(desk, number) + "\n(click: edit its contrast; Ctrl+click, Shift+click: select several; right click: groups)")
+    label = shortened(look.shown_name or f"channel {number + 1}", imgui.get_content_region_avail().x)
+    flags = imgui.SelectableFlags_.allow_double_click.value
+    if imgui.selectable(f"{label}###name", active or number in desk.selected, flags)[0]:
+        if imgui.is_mouse_double_clicked(imgui.MouseButton_.left):
+            _begin_name(desk, number)
+        else:
+            _select(desk, number, [row.channel for row in rows if row.channel is not None])
+    told(known(desk, number) + "\n" + _NAME_HINT)
     if imgui.begin_popup_context_item("menu", _RIGHT):
         _channel_menu(desk, number)
         imgui.end_popup()
+
+
+def _begin_name(desk: Desk, number: int) -> None:
+    desk.naming = Naming(number, desk.engine.channels[number].shown_name)
+
+
+def _type_name(desk: Desk, naming: Naming) -> None:
+    """The field of a channel's name: Enter or a click elsewhere takes it, Escape leaves it as it was, empty is the slide's."""
+    if not naming.begun:
+        imgui.set_keyboard_focus_here()
+    imgui.set_next_item_width(-1)
+    select = imgui.InputTextFlags_.auto_select_all.value
+    own = desk.engine.channels[naming.channel].name
+    naming.text = imgui.input_text_with_hint("##channel-name", own, naming.text, select)[1]
+    told(f"what you call it; empty: “{own}”, as it was acquired")
+    if imgui.is_item_active():
+        naming.begun = True
+    elif naming.begun:
+        text, look = naming.text.strip(), desk.engine.channels[naming.channel]
+        look.label = "" if text == look.name else text
+        desk.naming = None
+        desk.touch()
 
 
 def _select(desk: Desk, number: int, order: list[int]) -> None:
@@ -157,6 +194,13 @@ def _channel_menu(desk: Desk, number: int) -> None:
     engine = desk.engine
     chosen = desk.chosen_channels() if number in desk.selected else [number]
     many = f" the {len(chosen)} selected" if len(chosen) > 1 else ""
+    if imgui.menu_item_simple("rename …"):
+        _begin_name(desk, number)
+    if engine.channels[number].label and imgui.menu_item_simple(
+        f"call it “{shortened(engine.channels[number].name, theme.units(MENU_UNITS))}” again"
+    ):
+        engine.channels[number].label = ""
+        desk.touch()
     if imgui.menu_item_simple(f"new group of{many or ' this channel'}"):
         _make_group(desk, chosen)
     for place, group in enumerate(engine.groups):
@@ -184,10 +228,9 @@ def _heading(desk: Desk, number: int) -> None:
         groups.show(engine.channels, group.channels, seen is not True)
         desk.touch()
     imgui.table_next_column()
-    folded = group.name in desk.folded
-    if imgui.arrow_button("##fold", imgui.Dir.right if folded else imgui.Dir.down):
-        desk.folded ^= {group.name}
-    told("list its channels" if folded else "fold it")
+    if imgui.arrow_button("##fold", imgui.Dir.right if group.folded else imgui.Dir.down):
+        engine.groups = groups.folded(engine.groups, number)
+    told("list its channels" if group.folded else "fold it")
     imgui.table_next_column()
     _group_name(desk, number)
     imgui.table_next_column()
@@ -205,7 +248,7 @@ def _group_name(desk: Desk, number: int) -> None:
     flags = imgui.SelectableFlags_.allow_double_click.value
     if imgui.selectable(f"{label}###group", selected, flags)[0]:
         _select_group(desk, number)
-    names = [desk.engine.channels[channel].name for channel in group.channels]
+    names = [desk.engine.channels[channel].shown_name for channel in group.channels]
     told(f"{group.name}: {_few(names)}\n(click: select its channels, then contrast is theirs; right click: more)")
     if imgui.begin_popup_context_item("menu", _RIGHT):
         _group_menu(desk, number)
@@ -249,8 +292,6 @@ def _grouping(desk: Desk) -> None:
     changed, name = imgui.input_text_with_hint("##group-name", "name of the group", group.name)
     told("the name of the selected group")
     if changed:
-        if group.name in desk.folded:
-            desk.folded = desk.folded - {group.name} | {name}
         desk.engine.groups = groups.renamed(desk.engine.groups, number, name)
     imgui.same_line()
     if button("ungroup", "take the group apart; its channels stay"):
@@ -259,7 +300,7 @@ def _grouping(desk: Desk) -> None:
 
 def _make_group(desk: Desk, channels: list[int]) -> None:
     engine = desk.engine
-    name = groups.proposed_name(engine.groups, [engine.channels[channel].name for channel in channels])
+    name = groups.proposed_name(engine.groups, [engine.channels[channel].shown_name for channel in channels])
     engine.groups = groups.grouped(engine.groups, channels, name)
     _select_group(desk, len(engine.groups) - 1)
     desk.renaming = len(engine.groups) - 1
@@ -287,7 +328,8 @@ def _few(names: Sequence[str], most: int = 6) -> str:
 def known(desk: Desk, number: int) -> str:
     """What the acquisition says of a channel, in one line each."""
     channel = desk.slide.channels[number]
-    facts = [channel.name]
+    look = desk.engine.channels[number]
+    facts = [f"{look.label} (acquired as {channel.name})" if look.label else channel.name]
     if channel.excitation_nm:
         facts.append(f"excitation {channel.excitation_nm:g} nm")
     if channel.emission_nm:

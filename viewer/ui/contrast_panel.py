@@ -165,7 +165,7 @@ class ContrastPanel:
 def _heading(desk: Desk, number: int) -> None:
     """Whose contrast it is."""
     chosen, looks = desk.chosen_channels(), desk.engine.channels
-    name = looks[number].name or f"channel {number + 1}"
+    name = looks[number].shown_name or f"channel {number + 1}"
     room = imgui.get_content_region_avail().x
     if len(chosen) == 1:
         imgui.text(shortened(name, room))
@@ -177,7 +177,7 @@ def _heading(desk: Desk, number: int) -> None:
     together = f"{len(chosen)} channels together" if group is None else desk.engine.groups[group].name
     together = shortened(together, 0.45 * room)
     imgui.text_colored(imgui.ImVec4(*theme.ACCENT), shortened(f"{together}: histogram of {name}", room))
-    told("what you change here is given to all of them:\n" + "\n".join(looks[each].name for each in chosen))
+    told("what you change here is given to all of them:\n" + "\n".join(looks[each].shown_name for each in chosen))
 
 
 def _automatic_buttons(desk: Desk) -> None:

@@ -60,10 +60,19 @@ class Shown:
 
 
 @dataclass
+class Naming:
+    """A channel's name that is being typed. `begun`: the keyboard is in its field."""
+
+    channel: int
+    text: str
+    begun: bool = False
+
+
+@dataclass
 class Desk:
     """One window's state beside the engine's. `act` holds what the window does when asked, by name.
 
-    `folded` are names of channel groups whose channels are not listed; `renaming` is the number of the one whose name is typed.
+    `renaming` is the number of the channel group whose name is typed, `naming` the channel whose name is.
     `unread` counts warnings and errors that were not seen in the list of messages yet; `gravest_unread` is their worst kind.
     `measured_of` is what the lines in `measured` are about. `edits` counts how often a field was clicked into: what is typed
     there from then on is one step to undo.
@@ -79,8 +88,8 @@ class Desk:
     active_channel: int = 0
     selected: set[int] = field(default_factory=set)
     channel_filter: str = ""
-    folded: set[str] = field(default_factory=set)
     renaming: int | None = None
+    naming: Naming | None = None
     cursor_um: tuple[float, float] | None = None
     board: Board | None = None
     measured: list[str] = field(default_factory=list)

@@ -49,7 +49,7 @@ def _columns(desk: Desk) -> None:
             imgui.table_next_row()
             imgui.table_next_column()
             imgui.align_text_to_frame_padding()
-            name = desk.engine.channels[number].name
+            name = desk.engine.channels[number].shown_name
             imgui.text(shortened(name, imgui.get_content_region_avail().x))
             told(name)
             column = list(desk.engine.channels[number].rgb())
@@ -69,10 +69,10 @@ def _unmixing(desk: Desk) -> None:
     engine = desk.engine
     number = min(desk.active_channel, len(engine.channels) - 1)
     matrix = np.eye(len(engine.channels)) if engine.unmixing is None else np.array(engine.unmixing, np.float64)
-    dim(shortened(f"unmixing: {engine.channels[number].name} is made of", imgui.get_content_region_avail().x))
+    dim(shortened(f"unmixing: {engine.channels[number].shown_name} is made of", imgui.get_content_region_avail().x))
     others = [number, *(n for n, look in enumerate(engine.channels) if n != number and (look.visible or matrix[number, n]))]
     for other in others[: 2 * MOST_COLUMNS]:
-        name, room = engine.channels[other].name, imgui.get_content_region_avail().x - theme.units(120 + 6)
+        name, room = engine.channels[other].shown_name, imgui.get_content_region_avail().x - theme.units(120 + 6)
         imgui.set_next_item_width(theme.units(120))
         label = f"× {shortened(name, room - imgui.calc_text_size('× ').x)}###u{other}"
         changed, share = imgui.drag_float(label, float(matrix[number, other]), 0.005, 0.0, 0.0, "%.3f")

@@ -77,7 +77,7 @@ def place_text(desk: Desk) -> str:
         key = ("counts", view.position_set, view.z, view.t, channels, spot.field, spot.x, spot.y)
         counts = desk.later.get(key, lambda: counts_at(slide, geometry, channels, view.z, view.t, x_um, y_um))
         if counts:
-            parts.append("  ".join(f"{engine.channels[c].name} {count}" for c, count in counts.items()))
+            parts.append("  ".join(f"{engine.channels[c].shown_name} {count}" for c, count in counts.items()))
     return "    ".join(parts)
 
 
