@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from rawmosaic.net.acquisition.messages import PlaneHeader
 from rawmosaic.net.acquisition.plan import MOST_FIELDS, ScanPlan
-from rawmosaic.net.acquisition.spool import PlaneFacts
+from rawmosaic.net.acquisition.spool import PlaneFacts, released_facts
 from rawmosaic.net.protocol import ConflictError
 from rawmosaic.storage.errors import AcquisitionError, OutOfRangeError
 
@@ -115,7 +113,7 @@ class Ledger:
     def note_released(self, rows: np.ndarray) -> None:
         """The planes of RELEASED_DTYPE rows are there."""
         for row in rows:
-            self.note(_facts_of(row))
+            self.note(released_facts(row))
 
     def _note_place(self, facts: PlaneFacts) -> None:
         place = _place(facts)
@@ -149,11 +147,3 @@ def _place(facts: PlaneFacts) -> tuple | None:
     if facts.x_um is not None and facts.y_um is not None:
         return ("position", facts.scene, facts.x_um, facts.y_um)
     return None
-
-
-def _facts_of(row: Mapping) -> PlaneFacts:
-    whole = {name: int(row[name]) for name in ("field", "channel", "z", "t")}
-    place = {name: None if row[name] < 0 else int(row[name]) for name in ("row", "column", "scene")}
-    position = {name: None if np.isnan(row[name]) else float(row[name]) for name in ("x_um", "y_um")}
-    shape = (int(row["height"]), int(row["width"]))
-    return PlaneFacts(**whole, **place, **position, z_um=None, shape=shape, encoding="", crc=0, pixels_crc=int(row["pixels_crc"]))

@@ -558,6 +558,15 @@ def released_rows(planes: Sequence[PlaneFacts]) -> np.ndarray:
     return rows
 
 
+def released_facts(row: Mapping) -> PlaneFacts:
+    """What a RELEASED_DTYPE row tells of a plane; nothing of its payload, its z position and its metadata."""
+    whole = {name: int(row[name]) for name in ("field", "channel", "z", "t")}
+    place = {name: None if row[name] < 0 else int(row[name]) for name in ("row", "column", "scene")}
+    position = {name: None if np.isnan(row[name]) else float(row[name]) for name in ("x_um", "y_um")}
+    shape = (int(row["height"]), int(row["width"]))
+    return PlaneFacts(**whole, **place, **position, z_um=None, shape=shape, encoding="", crc=0, pixels_crc=int(row["pixels_crc"]))
+
+
 def append_released(path: Path, segment: int, rows: np.ndarray) -> None:
     """Note the planes of the segments up to this one as released; on the disk when this returns. WriteError."""
     data = np.ascontiguousarray(rows, RELEASED_DTYPE).tobytes()

@@ -19,6 +19,7 @@ import shutil
 import signal
 import sys
 import threading
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -36,20 +37,29 @@ from rawmosaic.net.acquisition.spool import (
     payload_pixels,
     planes_in,
     read_released,
+    released_facts,
     segment_path,
 )
 from rawmosaic.net.acquisition.writer_status import WriterStatus
 from rawmosaic.storage.durable import sync_file, sync_folder
-from rawmosaic.storage.errors import AcquisitionError, DamagedSlideError, OutOfRangeError, SlideError, WriteError
+from rawmosaic.storage.errors import (
+    AcquisitionError,
+    DamagedSlideError,
+    OutOfRangeError,
+    PlaneMissingError,
+    SlideError,
+    WriteError,
+)
 from rawmosaic.storage.hdf5.claim import claim
 from rawmosaic.storage.hdf5.copying import copy_planes
 from rawmosaic.storage.hdf5.final_name import take_final_name
 from rawmosaic.storage.hdf5.overview import FROM_FIELDS, add_overview
 from rawmosaic.storage.hdf5.reader import Hdf5Slide
+from rawmosaic.storage.hdf5.torn import TornSlide
 from rawmosaic.storage.hdf5.verify import verify_slide
 from rawmosaic.storage.hdf5.writer import SlideWriter
 from rawmosaic.storage.opening import HDF5_SIGNATURE
-from rawmosaic.storage.slide import PositionSet
+from rawmosaic.storage.slide import PositionSet, new_fields
 
 COMPLETE, FAILED, ENDED = 0, 1, 3
 """Exit codes. ENDED: standard input closed before the slide was complete."""
@@ -180,11 +190,9 @@ class ScanWriter:
         except WriteError:
             raise
         except SlideError as error:
-            if read_released(self.folder / RELEASED_FILE)[0]:
-                raise DamagedSlideError(
-                    f"planes that left the spool lie in this file alone, but {error}", location=kept
-                ) from error
-            damage = str(error) if _is_hdf5(kept) else ""  # all of its planes are in the spool; else it was no slide yet
+            damage = str(error) if _is_hdf5(kept) or self._has_released() else ""  # else it was no slide yet
+        if damage and self._has_released():
+            self._salvage(kept, writer, damage)
         writer.sync()
         passed("copied")
         if damage:  # what it has alone is told at the end, and somebody may look into the file
@@ -194,6 +202,27 @@ class ScanWriter:
             kept.unlink()
         sync_folder(self.location.parent)
         passed("forgot kept")
+
+    def _has_released(self) -> bool:
+        return read_released(self.folder / RELEASED_FILE)[0] > 0
+
+    def _salvage(self, kept: Path, writer: SlideWriter, damage: str) -> None:
+        """What left the spool and was not copied, from a file whose tables are damaged: its tiles, by their checksums."""
+        released = map(released_facts, read_released(self.folder / RELEASED_FILE)[1])
+        wanted = [facts for facts in released if not writer.has_plane(*facts.key)]
+        n_found = 0
+        try:
+            with TornSlide(kept, _fields_of(self.plan, wanted)) as old:
+                for facts in wanted:
+                    with contextlib.suppress(DamagedSlideError, PlaneMissingError):
+                        plane = old.read_plane(*facts.key)
+                        n_found += zlib.crc32(plane) == facts.pixels_crc and self._take_pixels(writer, facts, plane)
+                    self._copied(n_found)
+        except WriteError:
+            raise
+        except SlideError as error:
+            raise DamagedSlideError(f"planes that left the spool lie in this file alone, but {error}", location=kept) from error
+        log.error("%s: %d of %d planes were salvaged, without their metadata and z: %s", kept, n_found, len(wanted), damage)
 
     def _copied(self, number: int) -> None:
         self._status.say(written=number)
@@ -230,21 +259,7 @@ class ScanWriter:
         """Hand one plane to the writer, unless it has it; False where no slide can have it: then its segment is set aside."""
         if not writer.has_plane(*facts.key):
             try:
-                writer.write_plane(
-                    payload_pixels(facts, payload),
-                    facts.channel,
-                    field=facts.field,
-                    row=facts.row,
-                    column=facts.column,
-                    x_um=facts.x_um,
-                    y_um=facts.y_um,
-                    z_um=facts.z_um or 0.0,
-                    scene=facts.scene,
-                    z=facts.z,
-                    t=facts.t,
-                    metadata=facts.metadata or None,
-                    checksum=facts.pixels_crc,
-                )
+                self._take_pixels(writer, facts, payload_pixels(facts, payload))
             except WriteError:
                 raise
             except (DamagedSlideError, AcquisitionError, OutOfRangeError) as error:
@@ -254,6 +269,25 @@ class ScanWriter:
             passed("plane")
         self._fields_seen.add(facts.field)
         self._status.say(written=self._status["written"] + 1, fields=len(self._fields_seen))
+        return True
+
+    @staticmethod
+    def _take_pixels(writer: SlideWriter, facts: PlaneFacts, plane: np.ndarray) -> bool:
+        writer.write_plane(
+            plane,
+            facts.channel,
+            field=facts.field,
+            row=facts.row,
+            column=facts.column,
+            x_um=facts.x_um,
+            y_um=facts.y_um,
+            z_um=facts.z_um or 0.0,
+            scene=facts.scene,
+            z=facts.z,
+            t=facts.t,
+            metadata=facts.metadata or None,
+            checksum=facts.pixels_crc,
+        )
         return True
 
     def _set_aside(self, error: DamagedSlideError) -> None:
@@ -368,6 +402,15 @@ def _acknowledged(folder: Path) -> Iterator[tuple[tuple[int, int, int, int], int
     for found in planes_in(folder / SPOOL_FOLDER, payloads=False):
         if not isinstance(found, DamagedSlideError):
             yield found[0].key, found[0].pixels_crc
+
+
+def _fields_of(plan: ScanPlan, planes: Sequence[PlaneFacts]) -> np.ndarray:
+    """The fields as far as these planes tell of them."""
+    n_fields = 1 + max((facts.field for facts in planes), default=-1)
+    fields = new_fields(n_fields, (0, 0)) if plan.fields is None else plan.fields.copy()
+    for facts in planes:
+        fields["height"][facts.field], fields["width"][facts.field] = facts.shape
+    return fields
 
 
 def _reason(end: Mapping) -> str:

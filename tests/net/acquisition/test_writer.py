@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from writing import CHANNELS, TIMEOUT_S, UID, Scan, Watcher, Writer
@@ -377,6 +378,33 @@ def test_slide_that_another_scan_left_is_not_copied(scan: Scan):
     kept.unlink()
     assert run(scan) == COMPLETE
     assert_complete(scan)
+
+
+@pytest.mark.parametrize("torn", [("fields",), ("planes/checksum",), ("fields", "planes/checksum", "planes/acquired")])
+@pytest.mark.parametrize("n_planned", [None, 50])
+def test_planes_that_left_the_spool_outlive_the_tables_of_their_slide(
+    tmp_path: Path, torn: tuple[str, ...], n_planned: int | None
+):
+    """A table that is written anew in its place may be half of each after a power failure."""
+    scan = Scan(tmp_path, n_planned=n_planned)
+    scan.put_fields(range(40))
+    assert run_until_written(scan, 80) == ENDED
+    assert scan.release() >= 1
+    part = scan.location.with_name("a scan.h5.part")
+    with h5py.File(part, "r") as file:
+        places = [file[name].id.get_chunk_info(0).byte_offset for name in torn]
+    with part.open("rb+") as file:
+        for place in places:
+            file.seek(place + 8)
+            file.write(b"torn")
+    scan.finish()
+    assert run(scan) == COMPLETE
+    scan.location.with_name("a scan.h5.damaged").unlink()
+    assert_complete(scan)
+    with Hdf5Slide(scan.location) as slide:
+        assert slide.fields["x_um"][:40].tolist() == (10.0 * np.arange(40)).tolist()
+        assert slide.fields["column"][:40].tolist() == [-1] * 40 if n_planned else list(range(40))
+    scan.close()
 
 
 def test_kept_slide_that_cannot_be_read_holds_nothing_up_while_the_spool_has_all(scan: Scan):
