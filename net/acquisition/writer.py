@@ -20,7 +20,7 @@ import signal
 import sys
 import threading
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +36,11 @@ from rawmosaic.net.acquisition.spool import (
     SpoolReader,
     payload_pixels,
     planes_in,
+    planes_of_segment,
     read_released,
     released_facts,
     segment_path,
+    segments,
 )
 from rawmosaic.net.acquisition.writer_status import WriterStatus
 from rawmosaic.storage.durable import sync_file, sync_folder
@@ -75,6 +77,9 @@ FAST_FROM, NORMAL_BELOW = 0.5, 0.25
 """How full the spool is when compressing takes less effort, and when it takes the usual effort again."""
 
 _FULL_DISK = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+Key = tuple[int, int, int, int]
+"""(field, channel, z, t)."""
 
 log = logging.getLogger("rawmosaic.net.acquisition")
 
@@ -185,7 +190,7 @@ class ScanWriter:
             with Hdf5Slide(kept) as old:
                 if old.scan_uid != self.plan.uid:
                     raise WriteError("this is of another scan; move it away, and the scan is completed", location=kept)
-                lost = copy_planes(old, writer, self._copied)
+                lost = copy_planes(old, writer, self._copied, was_acknowledged(self.folder))
             damage = f"{len(lost)} planes are damaged" if lost else ""
         except WriteError:
             raise
@@ -372,6 +377,27 @@ def effort(before: str, proxy: Mapping) -> str:
     return "normal" if used < NORMAL_BELOW * budget else before
 
 
+def was_acknowledged(folder: Path) -> Callable[[Key, int], bool]:
+    """Whether a plane (key, CRC-32 of its pixels) of a slide may have been acknowledged, by what the spool holds and held.
+
+    A power failure can leave planes in the slide that the spool lost, and that nobody was told of. Another plane may have the
+    number of their field by now. Where the spool is damaged, it does not say what it held, and all may be wanted.
+    """
+    known: dict[Key, set[int]] = {}
+    for key, crc in _acknowledged(folder):
+        known.setdefault(key, set()).add(crc)
+    if not _is_whole(folder / SPOOL_FOLDER):
+        return lambda key, crc: crc in known.get(key, {crc})
+    return lambda key, crc: crc in known.get(key, ())
+
+
+def _is_whole(spool: Path) -> bool:
+    try:
+        return not any(isinstance(found, DamagedSlideError) for found in planes_in(spool, payloads=False))
+    except FileNotFoundError:  # a segment was released this moment: it was whole
+        return True
+
+
 def missing_planes(folder: Path, slide: Hdf5Slide) -> str:
     """What of all that was acknowledged the slide lacks, in words; empty if nothing."""
     there = {(z, t): slide.acquired(z, t) for z in range(slide.size_z) for t in range(slide.size_t)}
@@ -395,13 +421,12 @@ def _has(slide: Hdf5Slide, there: Mapping[tuple[int, int], np.ndarray], key: tup
     return (z, t) in there and field < slide.n_fields and bool(there[z, t][field, channel])
 
 
-def _acknowledged(folder: Path) -> Iterator[tuple[tuple[int, int, int, int], int]]:
+def _acknowledged(folder: Path) -> list[tuple[Key, int]]:
     """(key, CRC-32 of the pixels) of all planes that left the spool, and of all that are there, their pixels sound or not."""
-    for row in read_released(folder / RELEASED_FILE)[1]:
-        yield tuple(int(row[name]) for name in ("field", "channel", "z", "t")), int(row["pixels_crc"])
-    for found in planes_in(folder / SPOOL_FOLDER, payloads=False):
-        if not isinstance(found, DamagedSlideError):
-            yield found[0].key, found[0].pixels_crc
+    spool = folder / SPOOL_FOLDER  # looked at first: what leaves it meanwhile is in the list then
+    there = [(facts.key, facts.pixels_crc) for number in segments(spool) for facts in planes_of_segment(spool, number)]
+    rows = read_released(folder / RELEASED_FILE)[1]
+    return [(tuple(int(row[name]) for name in ("field", "channel", "z", "t")), int(row["pixels_crc"])) for row in rows] + there
 
 
 def _fields_of(plan: ScanPlan, planes: Sequence[PlaneFacts]) -> np.ndarray:

@@ -20,15 +20,22 @@ Address = tuple[int, int, int, int]
 """(field, channel, z, t)."""
 
 
-def copy_planes(old: Hdf5Slide, writer: SlideWriter, copied: Callable[[int], None] = lambda _: None) -> list[Address]:
+def copy_planes(
+    old: Hdf5Slide,
+    writer: SlideWriter,
+    copied: Callable[[int], None] = lambda _: None,
+    wanted: Callable[[Address, int], bool] | None = None,
+) -> list[Address]:
     """Write every plane of `old` that is what was written there, with its place and metadata, under its field's number.
 
-    `copied(n)` is called after each. Returns the planes that cannot be read, or are not what their checksum says; WriteError.
+    `copied(n)` is called after each; `wanted(address, checksum)` leaves planes out. Returns the planes that cannot be read, or
+    are not what their checksum says; WriteError.
     """
     offsets_um = old.position_set("stage").plane_offsets_um
     lost: list[Address] = []
     placed: set[int] = set()
-    with closing(read_ahead(old.read_plane, list(_addresses(old, offsets_um)))) as planes:
+    addresses = [address for address in _addresses(old, offsets_um) if wanted is None or wanted(address, old.checksum(*address))]
+    with closing(read_ahead(old.read_plane, addresses)) as planes:
         for number, (address, plane) in enumerate(planes, start=1):  # read by other threads
             try:
                 if isinstance(plane, Exception):

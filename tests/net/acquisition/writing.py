@@ -57,9 +57,19 @@ class Scan:
         self.spool = SpoolWriter(self.folder / "spool", SEGMENT_NBYTES)
         self.truth: dict[tuple[int, int, int, int], np.ndarray] = {}
 
-    def put(self, field: int, channel: int = 0, *, z: int = 0, encoding: str = "raw", x_um: float | None = None, **more) -> None:
-        """Append one plane to the spool; it counts as acknowledged."""
-        image = pixels(field, channel, z, self.shape)
+    def put(
+        self,
+        field: int,
+        channel: int = 0,
+        *,
+        z: int = 0,
+        encoding: str = "raw",
+        x_um: float | None = None,
+        image: np.ndarray | None = None,
+        **more,
+    ) -> None:
+        """Append one plane to the spool, with other pixels than its own where `image` is given; it counts as acknowledged."""
+        image = pixels(field, channel, z, self.shape) if image is None else image
         payload = bytes(encoded(image, encoding))
         facts = {"row": 0, "column": field, "scene": None, "y_um": 5.0, "z_um": 1.5, **more}
         facts["x_um"] = 10.0 * field if x_um is None else x_um
