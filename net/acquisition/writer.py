@@ -57,6 +57,7 @@ from rawmosaic.storage.hdf5.copying import copy_planes
 from rawmosaic.storage.hdf5.final_name import take_final_name
 from rawmosaic.storage.hdf5.overview import FROM_FIELDS, add_overview
 from rawmosaic.storage.hdf5.reader import Hdf5Slide
+from rawmosaic.storage.hdf5.stored_crcs import StoredCrcs
 from rawmosaic.storage.hdf5.torn import TornSlide
 from rawmosaic.storage.hdf5.verify import verify_slide
 from rawmosaic.storage.hdf5.writer import SlideWriter
@@ -104,6 +105,7 @@ class ScanWriter:
         self.location = self.folder.resolve().parent / f"{self.plan.name}.h5"
         self._part = part_of(self.location)
         self._writer: SlideWriter | None = None
+        self._stored: StoredCrcs | None = None
         self._status = WriterStatus(self.folder / STATUS_FILE, self._look)
         self._status.say(
             planned_fields=None if self.plan.fields is None else len(self.plan.fields),
@@ -148,6 +150,7 @@ class ScanWriter:
             self._status.say(state="sealing")
             passed("written")
             writer.seal(ended_early=_reason(end))
+            self._stored = writer.stored
             passed("sealed")
         finally:
             writer.leave()
@@ -324,7 +327,7 @@ class ScanWriter:
             lacks_overview = slide.n_fields >= FROM_FIELDS and slide.overview is None
         if lacks_overview:
             add_overview(self._part)
-        damages = verify_slide(self._part, self._verified)
+        damages = verify_slide(self._part, self._verified, self._stored)
         if damages:
             raise DamagedSlideError(f"{len(damages)} planes or tables are damaged, first: {damages[0]}", location=self._part)
         passed("verified")
@@ -401,10 +404,11 @@ def _is_whole(spool: Path) -> bool:
 def missing_planes(folder: Path, slide: Hdf5Slide) -> str:
     """What of all that was acknowledged the slide lacks, in words; empty if nothing."""
     there = {(z, t): slide.acquired(z, t) for z in range(slide.size_z) for t in range(slide.size_t)}
+    checksums = {(z, t): slide.checksums(z, t) for z, t in there}
     accepted: dict[tuple[int, int, int, int], set[int]] = {}
     for key, crc in _acknowledged(folder):
         accepted.setdefault(key, set()).add(crc)
-    lost = [key for key, crcs in accepted.items() if not _has(slide, there, key) or slide.checksum(*key) not in crcs]
+    lost = [key for key, crcs in accepted.items() if not _has(slide, there, key) or _checksum(checksums, key) not in crcs]
     if lost:
         first = "field {}, channel {}, z {}, t {}".format(*lost[0])
         return f"{len(lost)} acknowledged planes are not in the slide as they came, first: {first}"
@@ -419,6 +423,11 @@ def missing_planes(folder: Path, slide: Hdf5Slide) -> str:
 def _has(slide: Hdf5Slide, there: Mapping[tuple[int, int], np.ndarray], key: tuple[int, int, int, int]) -> bool:
     field, channel, z, t = key
     return (z, t) in there and field < slide.n_fields and bool(there[z, t][field, channel])
+
+
+def _checksum(checksums: Mapping[tuple[int, int], np.ndarray], key: tuple[int, int, int, int]) -> int:
+    field, channel, z, t = key
+    return int(checksums[z, t][field, channel])
 
 
 def _acknowledged(folder: Path) -> list[tuple[Key, int]]:

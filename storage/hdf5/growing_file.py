@@ -13,6 +13,7 @@ import json
 import math
 import threading
 import uuid
+import zlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from rawmosaic.storage.hdf5.chunk_index import write_chunk_index
 from rawmosaic.storage.hdf5.packs import OpenPacks
 from rawmosaic.storage.hdf5.prepared import PreparedPlane
 from rawmosaic.storage.hdf5.room import Room
+from rawmosaic.storage.hdf5.stored_crcs import StoredCrcs
 from rawmosaic.storage.pyramid import TileKey, Tiling
 from rawmosaic.storage.slide import FIELD_DTYPE, GREY_LEVELS, Channel, Header, PositionSet
 
@@ -69,6 +71,8 @@ class GrowingFile:
         Gives the whole table of fields as of now, and the measured offsets that came since it was asked last.
     patient
         A full disk is no failure: whoever writes waits for room, until `give_up` is called.
+    stored
+        Where to note what was stored.
     """
 
     def __init__(
@@ -91,10 +95,12 @@ class GrowingFile:
         scan_uid: str = "",
         tables: Callable[[], Tables],
         patient: bool = False,
+        stored: StoredCrcs | None = None,
     ):
         self.failure: BaseException | None = None
         self.full = ""
         self._tables, self._patient, self._given_up = tables, patient, threading.Event()
+        self._stored = stored
         self._folder_synced = False
         self._metadata: dict[tuple[int, int, int, int], bytes] = {}
         self._metadata_nbytes = 0
@@ -179,6 +185,7 @@ class GrowingFile:
             self._write_as_is(*tile)
         for key, data in plane.chunks:
             self._write_chunk(key, data)
+        self._note_zoomed(plane)
         self._checksums[plane.field, plane.channel, plane.z, plane.t] = plane.checksum
         if plane.metadata:
             self._metadata[plane.field, plane.channel, plane.z, plane.t] = plane.metadata
@@ -226,8 +233,19 @@ class GrowingFile:
         level.write_direct_chunk(fmt.chunk_coordinates(self._tiling, key), data, filter_mask)
 
     def _write_complete(self, key: TileKey, tile: np.ndarray) -> None:
-        self._write_chunk(key, codec.compress(tile, *self._compression))
+        data = codec.compress(tile, *self._compression)
+        self._write_chunk(key, data)
         self._as_is.discard(key)
+        if self._stored is not None:
+            self._stored.shared[key.level].note(*key[1:], zlib.crc32(data))
+
+    def _note_zoomed(self, plane: PreparedPlane) -> None:
+        if self._stored is not None:
+            crc = 0
+            for key, data in plane.chunks:
+                if key.level:
+                    crc = zlib.crc32(data, crc)
+            self._stored.zoomed.note(plane.field, plane.channel, plane.z, plane.t, crc)
 
     def _write_as_is(self, key: TileKey, tile: np.ndarray) -> None:
         self._write_chunk(key, tile.tobytes(), _STORED_AS_IS)

@@ -8,7 +8,9 @@ import json
 import os
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -30,6 +32,9 @@ _RUN_NBYTES = 1 << 20
 
 _RUN_GAP_NBYTES = 4096
 """What HDF5 may have put between two of them is read as well."""
+
+_TOGETHER_NBYTES = 16 << 20
+"""The tiles of one plane are read at once up to so many bytes, where nothing but their sum is wanted."""
 
 _LOOKS, _PAUSE_S = 20, 0.02
 
@@ -172,6 +177,18 @@ class Hdf5Slide(Slide):
         """CRC-32 of the acquired plane's little-endian bytes, as the writer noted it."""
         self.check_plane(field, channel, z, t)
         return int(self._table(fmt.CHECKSUMS, (field, channel, z, t)))
+
+    def checksums(self, z: int = 0, t: int = 0) -> np.ndarray:
+        """(n_fields, n_channels) uint32: `checksum` of all planes at once, 0 where there is none."""
+        self._check_index("z", z, self.size_z)
+        self._check_index("t", t, self.size_t)
+        return self._table(fmt.CHECKSUMS, np.s_[: self.n_fields, :, z, t])
+
+    @property
+    def has_plane_metadata(self) -> bool:
+        """Whether anything was noted with any plane."""
+        with self._hdf5() as opened:
+            return fmt.METADATA_LINES in opened.root
 
     def plane_metadata(self, field: int, channel: int, z: int = 0, t: int = 0) -> Mapping:
         """What was noted with one plane, as its writer was given it; empty where nothing was."""
@@ -379,6 +396,57 @@ class Hdf5Slide(Slide):
         """One tile as it lies in the file, a Blosc buffer of tiling.tile_shape uint16; None where nothing was written."""
         chunk = self._chunk(key)
         return codec.compress(chunk) if isinstance(chunk, np.ndarray) else chunk
+
+    def stored_crc(self, keys: Sequence[TileKey]) -> int:
+        """CRC-32 of the compressed bytes of tiles, in this order, as they lie in the file; nothing is decoded."""
+        crc = 0
+        for chunk in self._read_together(keys) or map(self._chunk, keys):
+            crc = zlib.crc32(b"" if chunk is None else chunk, crc)
+        return crc
+
+    def plane_crcs(self, field: int, channel: int, z: int = 0, t: int = 0, memory: np.ndarray | None = None) -> tuple[int, int]:
+        """CRC-32 of a plane's pixels, decoded, and of its compressed tiles (see `stored_crc`), read once for both.
+
+        `memory`: room for the largest plane and a tile, uint16, used again from plane to plane.
+        """
+        height, width = self._plane_shape(field, 0)
+        tile_nvalues = self.tiling.tile_nbytes // 2
+        if memory is None:
+            memory = self.plane_memory()
+        plane = memory[tile_nvalues : tile_nvalues + height * width].reshape(height, width)
+        tile = memory[:tile_nvalues].reshape(self.tiling.tile_shape)
+        crc = 0
+        for key, target, source in self._tiles_of_plane(field, channel, z, t, 0):
+            chunk = self._chunk(key)
+            if chunk is None:
+                tile[:] = 0
+            elif isinstance(chunk, np.ndarray):
+                tile[:] = chunk
+            else:
+                self._decode(chunk, key, tile)
+            crc = zlib.crc32(b"" if chunk is None else chunk, crc)
+            plane[target] = tile[source]
+        return zlib.crc32(plane), crc
+
+    def plane_memory(self) -> np.ndarray:
+        """Memory for `plane_crcs`."""
+        height, width = self.field_shape
+        return np.empty(self.tiling.tile_nbytes // 2 + height * width, np.uint16)
+
+    def tiles_of_plane(self, field: int, channel: int, z: int = 0, t: int = 0, level: int = 0) -> list[TileKey]:
+        """The tiles that a plane lies in, row by row."""
+        return [key for key, _, _ in self._tiles_of_plane(field, channel, z, t, level)]
+
+    def _read_together(self, keys: Sequence[TileKey]) -> list[memoryview] | None:
+        """The compressed bytes of tiles that follow each other in the file in this order, read at once; else None."""
+        opened = self._opened
+        places = [self._address(opened, key) for key in keys]
+        if not places or any(place is None or not place[1] for place in places):
+            return None
+        gaps = [after[0] - sum(before) for before, after in pairwise(places)]
+        if any(not 0 <= gap <= _RUN_GAP_NBYTES for gap in gaps) or sum(places[-1]) - places[0][0] > _TOGETHER_NBYTES:
+            return None
+        return self._read_run(places)
 
     def _read_tile(self, key: TileKey, out: np.ndarray) -> None:
         chunk = self._chunk(key)

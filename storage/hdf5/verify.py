@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,8 @@ import numpy as np
 
 from rawmosaic.storage.errors import SlideError
 from rawmosaic.storage.hdf5.reader import Hdf5Slide
-from rawmosaic.storage.pyramid import reduce_plane
+from rawmosaic.storage.hdf5.stored_crcs import CrcTable, StoredCrcs
+from rawmosaic.storage.pyramid import TileKey, reduce_plane
 from rawmosaic.storage.slide import GREY_LEVELS
 
 
@@ -32,17 +34,25 @@ class Damage:
         return f"field {self.field}, channel {self.channel}, z {self.z}, t {self.t}: {self.reason}"
 
 
-def verify_slide(path: str | os.PathLike, progress: Callable[[int, int], None] | None = None) -> list[Damage]:
+def verify_slide(
+    path: str | os.PathLike, progress: Callable[[int, int], None] | None = None, stored: StoredCrcs | None = None
+) -> list[Damage]:
     """All damages of a virtual slide: planes in field order, then tables. An empty list says that all is as written.
 
     What pads a tile beyond its field is not looked at: nobody reads it.
+
+    `stored` is what its writer remembers. A plane that was read back already is not decoded again where all of its tiles, found
+    through the finished file's own index, are still the same bytes: its full resolution those that were decoded then, its zoom
+    layers those that were made of it. Every other plane, and one of which a byte is another, is decoded and compared.
 
     `progress(done, total)` is called from the calling thread. Raises SlideError if the file cannot be opened at all.
     """
     damages: list[Damage] = []
     with Hdf5Slide(path) as slide, ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="verify") as pool:
         planes = list(_acquired_planes(slide))
-        for done, damage in enumerate(pool.map(lambda plane: _damage(slide, *plane), planes), start=1):
+        bytes_as_stored = None if stored is None else _BytesAsStored(slide, stored)
+        damage_of = _Examiner(slide, bytes_as_stored)
+        for done, damage in enumerate(pool.map(lambda plane: damage_of(*plane), planes), start=1):
             if damage is not None:
                 damages.append(damage)
             if progress is not None:
@@ -78,6 +88,61 @@ def _acquired_planes(slide: Hdf5Slide):
         for (z, t), table in tables.items():
             for channel in np.flatnonzero(table[field]):
                 yield field, int(channel), z, t
+
+
+class _Examiner:
+    """Finds what is wrong with a plane; any thread."""
+
+    def __init__(self, slide: Hdf5Slide, as_stored: _BytesAsStored | None):
+        self._slide, self._as_stored = slide, as_stored
+        self._has_metadata = slide.has_plane_metadata
+
+    def __call__(self, field: int, channel: int, z: int, t: int) -> Damage | None:
+        if self._as_stored is None or not self._as_stored(field, channel, z, t):
+            return _damage(self._slide, field, channel, z, t)
+        try:
+            if self._has_metadata:
+                self._slide.plane_metadata(field, channel, z, t)  # says itself whose they are
+        except SlideError as error:
+            return Damage(field, channel, z, t, str(error))
+        return None
+
+
+class _BytesAsStored:
+    """Whether all tiles of a plane are the bytes that its writer remembers; any thread."""
+
+    def __init__(self, slide: Hdf5Slide, stored: StoredCrcs):
+        self._slide, self._stored = slide, stored
+        self._levels = [level for level in range(1, len(slide.levels)) if not slide.tiling.levels[level].packed]
+        self._packed = [level for level in range(len(slide.levels)) if slide.tiling.levels[level].packed]
+        planes = (len(slide.channels), slide.size_z, slide.size_t)
+        self._found = {level: CrcTable(planes) for level in self._packed}
+        self._lock = threading.Lock()
+
+    def __call__(self, field: int, channel: int, z: int, t: int) -> bool:
+        plane = field, channel, z, t
+        read_back, zoomed = self._stored.read_back.get(*plane), self._stored.zoomed.get(*plane)
+        if read_back is None or zoomed is None:
+            return False
+        try:
+            own = [self._slide.tiles_of_plane(*plane, level) for level in self._levels]
+            return (
+                self._slide.stored_crc(self._slide.tiles_of_plane(*plane, 0)) == read_back
+                and self._slide.stored_crc([key for keys in own for key in keys]) == zoomed
+                and all(self._shared_is_right(key) for level in self._packed for key in self._slide.tiles_of_plane(*plane, level))
+            )
+        except (SlideError, OSError):  # is met again when the plane is decoded, and told
+            return False
+
+    def _shared_is_right(self, key: TileKey) -> bool:
+        """The same of a tile that fields share; looked at once for most of them."""
+        with self._lock:
+            found = self._found[key.level].get(*key[1:])
+        if found is None:
+            found = self._slide.stored_crc([key])
+            with self._lock:
+                self._found[key.level].note(*key[1:], found)
+        return found == self._stored.shared[key.level].get(*key[1:])
 
 
 def _damage(slide: Hdf5Slide, field: int, channel: int, z: int, t: int) -> Damage | None:

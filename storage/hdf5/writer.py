@@ -26,6 +26,7 @@ from rawmosaic.storage.hdf5.followed import taken_away
 from rawmosaic.storage.hdf5.growing_file import GrowingFile, Tables
 from rawmosaic.storage.hdf5.prepared import Preparer
 from rawmosaic.storage.hdf5.room import Room, give_back_unused
+from rawmosaic.storage.hdf5.stored_crcs import StoredCrcs
 from rawmosaic.storage.opening import PART_SUFFIX
 from rawmosaic.storage.pyramid import Tiling
 from rawmosaic.storage.slide import FIELD_DTYPE, Channel, Header, PositionSet, new_fields
@@ -65,6 +66,11 @@ class SlideWriter:
     irreplaceable
         The planes cannot be had again: a full disk is waited for (`full` says so meanwhile), and whatever fails, what was
         published stays under ``NAME.part``.
+
+    Attributes
+    ----------
+    stored
+        What is remembered of the bytes of irreplaceable planes, for `verify_slide`; None for others.
 
     Raises WriteError where the file cannot be written, AcquisitionError for facts that no slide can have and for planes that
     contradict each other.
@@ -109,6 +115,7 @@ class SlideWriter:
         self._n_fields = len(self._fields)
         self._field_of_place: dict[tuple, int] = {}
         self._irreplaceable = irreplaceable
+        self.stored = StoredCrcs(self.tiling, (len(self.channels), size_z, size_t)) if irreplaceable else None
         self._placed: set[int] = set()
         self._offsets_measured: set[tuple[int, int]] = set()
         self._unpublished_offsets: dict[tuple[int, int], tuple[float, float]] = {}
@@ -152,6 +159,7 @@ class SlideWriter:
                 scan_uid=scan_uid,
                 tables=self._unpublished,
                 patient=irreplaceable,
+                stored=self.stored,
             )
         except WriteError:
             raise

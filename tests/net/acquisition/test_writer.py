@@ -24,6 +24,7 @@ from rawmosaic.storage.errors import WriteError
 from rawmosaic.storage.hdf5.reader import Hdf5Slide
 from rawmosaic.storage.hdf5.room import Room
 from rawmosaic.storage.hdf5.verify import verify_slide
+from rawmosaic.storage.pyramid import TileKey
 from rawmosaic.storage.testing import SyntheticSlide, write_slide
 
 KILLS = int(os.environ.get("RAWMOSAIC_KILLS", "8"))
@@ -120,8 +121,13 @@ def test_segments_are_released_only_after_they_were_read_back(scan: Scan, monkey
 def test_plane_that_reads_back_otherwise_is_never_released(scan: Scan, monkeypatch: pytest.MonkeyPatch):
     scan.put_fields(range(30))
     scan.finish()
-    right = Hdf5Slide.read_plane
-    monkeypatch.setattr(Hdf5Slide, "read_plane", lambda self, *key, **more: right(self, *key, **more) + np.uint16(key[0] == 3))
+    right = Hdf5Slide._decode
+
+    def otherwise(self: Hdf5Slide, chunk: bytes, key: TileKey, out: np.ndarray) -> None:
+        right(self, chunk, key, out)
+        out += np.uint16(key.level == 0 and key.index == 3)
+
+    monkeypatch.setattr(Hdf5Slide, "_decode", otherwise)
     assert run(scan) == FAILED
     said = scan.said()
     assert (said["state"], said["releasable_segment"]) == ("failed", 0)
