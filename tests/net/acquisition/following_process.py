@@ -1,8 +1,8 @@
 """A reader in a process of its own: python following_process.py LOCATION SPECIMEN (as JSON) RESULT.
 
-It follows the slide until it is finished and complete, reads each plane that it hears of, at full resolution and at a layer drawn
-at random, and compares. The file RESULT says what came of that, and how much memory it took; RESULT.opened is there once the slide
-is open.
+It follows the slide until it is finished and complete, reads each plane that it hears of, at full resolution and at a layer
+drawn at random, and compares. The file RESULT says what came of that, and how much memory it took; RESULT.opened is there once
+the slide is open.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ from rawmosaic.storage.slide import Slide
 SCANNER = "scanner"
 NAME = "kidney 7"
 HERE = Path(__file__).resolve().parent
-LONG_S = 100.0
+LONG_S = 250.0
 """No scan takes so long unless something is wrong."""
 
 LOOK_S, FOLLOW_S = 0.004, 0.02
@@ -236,8 +236,7 @@ class Run:
     def _begin(self) -> None:
         self._open_gate(0)
         told = {
-            "seed": self.script.seed,
-            "n_places": self.specimen.n_places,
+            "specimen": asdict(self.specimen),
             "address": self.address,
             "name": NAME,
             "uid": f"scan-{self.script.seed}",
@@ -356,8 +355,10 @@ class Run:
                 assert self._server.returncode == -kill_points.KILL, "the server ended by itself"
             if self._damage:
                 self._damage_spool()
-            if time.monotonic() >= self._not_before:
+            if time.monotonic() >= self._not_before and not self._damage:
                 self._server = self._started(SERVE, self._server_command())
+            if self._damage == CUT:
+                return  # the scanner is to learn nothing before
         if self._scanner is None or self._scanner.poll() not in (None, 0):
             if self._scanner is not None:
                 assert self._scanner.returncode == -kill_points.KILL, "the scanner ended by itself"
@@ -382,7 +383,9 @@ class Run:
 
     def _damage_spool(self) -> None:
         """Do to the end of the spool what was told, once nobody runs."""
-        if processes_there(self.data) or (self._scanner is not None and self._scanner.poll() is None and self._damage == CUT):
+        scanner = self._scanner.pid if self._scanner is not None and self._scanner.poll() is None else None
+        there = [pid for pid in kill_points.ours(self.orders) if pid != scanner]
+        if there or processes_there(self.data) or (scanner is not None and self._damage == CUT):
             return
         damage, self._damage = self._damage, ""
         folder = self.scan / "spool"

@@ -67,7 +67,7 @@ def n_journaled(folder: Path) -> int:
 
 def main(folder: Path) -> int:
     told = json.loads((folder / SCAN).read_text())
-    specimen = Specimen.of(told["seed"], told["n_places"])
+    specimen = Specimen(**told["specimen"])
     journal = Journal(folder / JOURNAL)
 
     class Line(scan_line.ScanLine):
