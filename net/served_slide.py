@@ -171,14 +171,14 @@ class ServedSlide:
         with self._changing:
             planes = slide.refresh()
             growing = slide.growing or self._expects()
-            if not len(planes) and growing:
+            first = min(_first_difference(fields, slide.fields), _first_difference(positions, slide.positions()))
+            if not len(planes) and first == len(slide.fields) and growing:  # a field may come before its first plane
                 return None
             self._state = (self._state[0] + 1, slide.identity)
             if not growing:
                 if self.overview is None and slide.overview is not None:
                     self.overview = ServedSlide(f"{self.name}/overview", slide.overview, self._cache)
                 self.growing = False
-        first = min(_first_difference(fields, slide.fields), _first_difference(positions, slide.positions()))
         arrays = Arrays()
         body = {
             "event": "grown",
@@ -283,6 +283,9 @@ def _limits(what: str, size: int) -> str:
 def _first_difference(before: np.ndarray, after: np.ndarray) -> int:
     """The first row that is new or another than before."""
     n = min(len(before), len(after))
-    same = before[:n] == after[:n]
-    changed = np.flatnonzero(~(same if same.ndim == 1 else same.all(axis=1)))
+    changed = np.flatnonzero((_row_bytes(before[:n]) != _row_bytes(after[:n])).any(axis=1))  # what is no number equals itself
     return int(changed[0]) if len(changed) else n
+
+
+def _row_bytes(rows: np.ndarray) -> np.ndarray:
+    return np.frombuffer(rows.tobytes(), np.uint8).reshape(len(rows), rows.nbytes // max(len(rows), 1))
