@@ -16,7 +16,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +25,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "net" / "acquisition")]
 
 from killing import Result, Run, Script  # noqa: E402  the tests' own
+
+ROLES = {"manager", "proxy", "writer", "scanner"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,31 +80,41 @@ def line_of(result: Result) -> str:
 
 def page(results: Sequence[dict]) -> str:
     """What many runs came to, in Markdown."""
-    killed: Counter[str] = Counter(name for result in results for name in result["killed"])
-    damages: Counter[str] = Counter(name for result in results for name in result["damages"])
-    sums = {name: sum(result[name] for result in results) for name in ("acknowledged", "found", "followed", "opened", "seconds")}
-    seeds = sorted(result["seed"] for result in results)
-    lines = [
-        f"{len(results)} runs, seeds {ranges(seeds)}; {sum(killed.values())} kills; on {platform.system()} {platform.machine()}, "
-        f"{os.cpu_count()} processors, Python {platform.python_version()}.",
-        "",
-        "| | |",
-        "|---|---|",
-        f"| planes that were acknowledged | {sums['acknowledged']:,} |",
-        f"| of these found in the finished slides, bit for bit | {sums['found']:,} |",
-        f"| planes that followers read and compared while the slides grew | {sums['followed']:,} |",
-        f"| times a follower opened a growing slide | {sums['opened']:,} |",
-        f"| seconds in all | {sums['seconds']:,.0f} |",
-        "",
-        "| killed | times |",
-        "|---|---|",
-        *(f"| {name} | {count} |" for name, count in sorted(killed.items(), key=lambda entry: (-entry[1], entry[0]))),
-        "",
-        "| done to the end of the spool meanwhile | times |",
-        "|---|---|",
-        *(f"| {name} | {count} |" for name, count in sorted(damages.items())),
-    ]
-    return "\n".join(lines)
+    names = Counter(name.replace("serve", "manager") for result in results for name in result["killed"])
+    moments = {name: count for name, count in names.items() if set(name.split(" + ")) <= ROLES}
+    steps = {name: count for name, count in names.items() if name not in moments}
+    damages = Counter(name for result in results for name in result["damages"])
+    sums = {name: sum(result[name] for result in results) for name in ("acknowledged", "found", "followed", "opened", "refused")}
+    facts = {
+        "runs": len(results),
+        "kills at random moments": sum(moments.values()),
+        "kills at steps": sum(steps.values()),
+        "planes that were acknowledged": sums["acknowledged"],
+        "of these found in the finished slides, bit for bit": sums["found"],
+        "planes that followers read and compared while the slides grew": sums["followed"],
+        "slides that followers opened": sums["opened"],
+        "times a follower was told that a file cannot be opened just now": sums["refused"],
+    }
+    return "\n".join(
+        [
+            f"Seeds {ranges(sorted({result['seed'] for result in results}))}; on {platform.system()} {platform.machine()} with "
+            f"{os.cpu_count()} processors, Python {platform.python_version()}.",
+            *table("what", {name: f"{count:,}" for name, count in facts.items()}, "how many"),
+            *table("killed at a random moment, together", by_count(moments)),
+            *table("killed at a step", by_count(steps)),
+            *table("done to the end of the spool while nobody ran", by_count(damages)),
+        ]
+    )
+
+
+def by_count(counts: Mapping[str, int]) -> dict[str, int]:
+    """The most frequent first."""
+    return dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))
+
+
+def table(title: str, rows: Mapping[str, object], values: str = "times") -> list[str]:
+    """A table of two columns in Markdown."""
+    return ["", f"| {title} | {values} |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
 
 
 def ranges(numbers: Sequence[int]) -> str:

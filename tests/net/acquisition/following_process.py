@@ -30,7 +30,7 @@ from rawmosaic.storage.errors import NotASlideError, UnreachableError
 from rawmosaic.storage.slide import Slide
 
 FOLLOW_S = 0.02
-ALL_S = 170.0
+ALL_S = 900.0
 
 
 class Reader:

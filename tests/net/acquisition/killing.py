@@ -34,7 +34,7 @@ from specimen import CHANNELS, Key, Specimen
 from rawmosaic.net.acquisition.files import read_json
 from rawmosaic.net.acquisition.spool import SpoolWriter, planes_in, segment_path, segments
 from rawmosaic.storage import open_slide
-from rawmosaic.storage.errors import DamagedSlideError, NotASlideError
+from rawmosaic.storage.errors import DamagedSlideError, NotASlideError, SlideError
 from rawmosaic.storage.hdf5.verify import verify_slide
 from rawmosaic.storage.slide import Slide
 
@@ -541,7 +541,7 @@ class Follower:
                     slide = open_slide(self._location)
                 except NotASlideError:  # none yet, or none just now
                     continue
-                except DamagedSlideError as error:
+                except SlideError as error:
                     if not any(words in str(error) for words in NOT_NOW):
                         raise
                     self.refused += 1

@@ -27,11 +27,11 @@ from rawmosaic.storage.hdf5.verify import verify_slide
 N_FIELDS = int(os.environ.get("RAWMOSAIC_SOAK_FIELDS", "200"))
 SHAPE = tuple(int(side) for side in os.environ.get("RAWMOSAIC_SOAK_SHAPE", "24x32").split("x"))
 READER = Path(__file__).with_name("following_process.py")
-ALL_S = 175.0
+ALL_S = 900.0
 MOST_MB = 150
 """What following may add to a reader's memory."""
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 
 def readers(locations: Sequence[str], specimen: Specimen, folder: Path) -> list[subprocess.Popen]:
