@@ -212,6 +212,11 @@ class Engine:
         return self._follower.has_news or bool(self._outdated and self._loader.ready(self._replaceable()))
 
     @property
+    def overview_tiles_arrived(self) -> int:
+        """How many of the tiles that show the whole slide are in memory, and not in textures yet: the next frame takes them."""
+        return len(self._loader.ready(self._missing_overview()))
+
+    @property
     def freshness(self) -> tuple[int, int]:
         """How often planes were taken in, and how many tiles still show what was before: another where the picture is another."""
         return self.growth, len(self._replaceable())

@@ -10,6 +10,7 @@ import glfw
 import numpy as np
 
 from rawmosaic.storage.slide import Slide
+from rawmosaic.viewer.zoom import digits
 
 if TYPE_CHECKING:
     from rawmosaic.viewer.engine import Engine
@@ -29,7 +30,7 @@ class Frames:
     def begin_anew(self) -> None:
         """Another slide is shown from now on."""
         self._warm, self._wake_at, self._dirty = False, math.inf, True
-        self._title = ""
+        self._title, self._not_taken = "", 0
 
     def wanted(self) -> None:
         """The next frame differs from the last."""
@@ -41,8 +42,14 @@ class Frames:
         report, panels = self._window.engine.report, self._window.panels
         panels_move = panels is not None and panels.layer.frames_due > 0
         wakes = time.monotonic() >= self._wake_at
-        arriving = not report.complete or report.tiles_uploaded > 0 or self._window.engine.wants_frame
+        arriving = not report.complete or report.tiles_uploaded > 0 or self._window.engine.wants_frame or self._minimap_grows
         return self._dirty or panels_move or wakes or arriving
+
+    @property
+    def _minimap_grows(self) -> bool:
+        """Whether more of the minimap arrived since the last frame; what that had no room for is not tried again and again."""
+        shown = self._window.panels is not None and self._window.desk.shown.minimap
+        return shown and self._window.engine.overview_tiles_arrived > self._not_taken
 
     def may_rest_s(self, idle_s: float) -> float:
         """Seconds that may pass without an event before the next frame, at most `idle_s`; 0 if it is due."""
@@ -68,6 +75,7 @@ class Frames:
             wake += [panels.stack.step(desk), panels.scan.step(desk)]
             window.events.gesture = window.events.gesture or panels.scan.gesture
         report = engine.frame(self._target())
+        self._not_taken = engine.overview_tiles_arrived
         desk.statistics.add(report, time.perf_counter() - started)
         if panels is not None:
             wake += self._draw_panels()
@@ -129,7 +137,7 @@ def title(slide: Slide, engine: Engine | None = None) -> str:
         for axis, size in (("z", slide.size_z), ("t", slide.size_t)):
             if size > 1:
                 parts.append(f"{axis} {getattr(engine, axis) + 1}/{size}")
-        parts.append(f"{100 * engine.camera.scale:.3g} %")
+        parts.append(f"{digits(100 * engine.camera.scale)} %")
         if unreadable := len(getattr(slide, "unreadable", ())):
             parts.append(f"{unreadable} planes unreadable")
     return "  ·  ".join(parts) + " — rawmosaic"

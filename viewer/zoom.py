@@ -37,3 +37,8 @@ class ZoomManager:
     def for_view(cls, fit_scale: float) -> ZoomManager:
         """From half of what shows everything, to 64 screen pixels per image pixel (more if that is what shows everything)."""
         return cls(minimum=min(0.5 * fit_scale, 1.0), maximum=max(cls.maximum, fit_scale))
+
+
+def digits(value: float) -> str:
+    """A number to read at a glance: three digits, all of those before the point, no power of ten."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glfw
 import numpy as np
 import pytest
-from hands import Hands, hidden_display, until
+from hands import Hands, hidden_display, shown, until
 
 from rawmosaic.storage.errors import GraphicsError
 from rawmosaic.storage.testing import SyntheticSlide
@@ -153,6 +153,19 @@ def test_a_click_on_the_minimap_goes_there(window, hands: Hands):
     left, top, right, bottom = window.engine.geometry.bounds_um
     middle = ((left + right) / 2, (top + bottom) / 2)
     assert (window.engine.camera.x_um, window.engine.camera.y_um) == pytest.approx(middle, rel=0.05)
+
+
+def test_what_arrives_for_the_minimap_is_a_frame_and_what_has_no_room_is_not_tried_again(window, monkeypatch: pytest.MonkeyPatch):
+    shown(window)
+    until(window, lambda: not window._frames.is_due)
+    monkeypatch.setattr(type(window.engine), "overview_tiles_arrived", property(lambda _: 3))
+    assert window._frames.is_due
+    window.step()
+    until(window, lambda: not window._frames.is_due)
+    monkeypatch.setattr(type(window.engine), "overview_tiles_arrived", property(lambda _: 4))
+    assert window._frames.is_due
+    window.desk.shown.minimap = False
+    assert not window._frames._minimap_grows, "nobody looks at it"
 
 
 def test_the_status_line_tells_field_and_raw_counts_under_the_cursor(window, hands: Hands):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rawmosaic.viewer.zoom import ZoomManager
+from rawmosaic.viewer.zoom import ZoomManager, digits
 
 QUICK = settings(derandomize=True, deadline=None, database=None, max_examples=80)
 STEPS = st.integers(-12, 12).filter(bool)
@@ -96,3 +96,10 @@ def test_a_view_can_go_from_beyond_all_to_single_pixels(fit_scale: float):
     assert zoom.stepped(fit_scale, -1) < fit_scale
     assert zoom.allowed(1.0) == 1.0
     assert zoom.maximum >= 64.0
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0123456, "0.0123"), (23.14, "23.1"), (99.96, "100"), (1152.3, "1152"), (6400.0, "6400")]
+)
+def test_scales_are_written_without_powers_of_ten(value: float, text: str):
+    assert digits(value) == text

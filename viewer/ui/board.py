@@ -23,6 +23,9 @@ from rawmosaic.viewer.ui.widgets import packed
 SAVE_AFTER_S = 1.0
 TOLERANCE_UNITS = 6.0
 MOST_LABELS = 300
+LABEL_GROUND = 0.8
+"""How opaque the black behind a label is: dark colours are read on a white ground too."""
+
 _DRAFT = (1.0, 1.0, 1.0)
 
 
@@ -128,7 +131,7 @@ class Board:
         at = (x - 0.5 * size.x, y - size.y - theme.units(4))
         pad = theme.units(3)
         drawn.add_rect_filled(
-            (at[0] - pad, at[1]), (at[0] + size.x + pad, at[1] + size.y), packed((0, 0, 0), 0.55), theme.units(3)
+            (at[0] - pad, at[1]), (at[0] + size.x + pad, at[1] + size.y), packed((0, 0, 0), LABEL_GROUND), theme.units(3)
         )
         drawn.add_text(at, packed(color), text)
 

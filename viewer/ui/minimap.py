@@ -71,7 +71,7 @@ class Minimap:
                 desk.touch()
             drawn = imgui.get_window_draw_list()
             self._view_box(desk, small, (left, top), (w, h))
-            drawn.add_rect((left, top), (left + w, top + h), packed((1, 1, 1), 0.35))
+            drawn.add_rect((left, top), (left + w, top + h), packed(theme.DIM))
 
     def size_px(self, desk: Desk) -> tuple[int, int]:
         """Of the mosaic's shape, within the largest size."""
@@ -120,5 +120,6 @@ class Minimap:
             drawn.add_line((x, y - arm), (x, y + arm), color, theme.units(1.5))
             return
         drawn.push_clip_rect((left, top), (left + size[0], top + size[1]), True)
-        drawn.add_rect((left + x0, top + y0), (left + x1, top + y1), color, 0.0, theme.units(1.5))
+        for line, thickness in ((packed((0, 0, 0), 0.6), 3.5), (color, 1.5)):  # seen on a white ground too
+            drawn.add_rect((left + x0, top + y0), (left + x1, top + y1), line, 0.0, theme.units(thickness))
         drawn.pop_clip_rect()

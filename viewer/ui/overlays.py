@@ -12,7 +12,8 @@ from rawmosaic.viewer.probe import counts_at, spot_at
 from rawmosaic.viewer.scale_bar import fitting_bar
 from rawmosaic.viewer.ui import theme
 from rawmosaic.viewer.ui.desk import Desk
-from rawmosaic.viewer.ui.widgets import overlay, packed, panel, place_within, shortened, stay_within, wrapped
+from rawmosaic.viewer.ui.widgets import overlay, packed, panel, place_within, shortened, stay_within, told, wrapped
+from rawmosaic.viewer.zoom import digits
 
 Rect = tuple[float, float, float, float]
 """x, y, width, height, window pixels."""
@@ -47,8 +48,8 @@ def status_line(desk: Desk, area: Rect) -> None:
             text = shortened(message, width - left - theme.units(10))
             imgui.same_line(max(left, width - theme.units(10) - imgui.calc_text_size(text).x))
             imgui.text_colored(imgui.ImVec4(*_KIND_COLORS[kind]), text)
-            if text != message and imgui.is_item_hovered():
-                imgui.set_tooltip(message)
+            if text != message:
+                told(message)
 
 
 def scale_text(desk: Desk) -> str:
@@ -56,7 +57,9 @@ def scale_text(desk: Desk) -> str:
     camera = desk.engine.camera
     magnification, known = equivalent_magnification(camera, desk.slide.header.objective)
     about = "" if known else "about "
-    return f"{camera.pixel_size_um / camera.scale:.3g} µm/px   {100 * camera.scale:.3g} %   {about}{magnification:.3g}×"
+    return (
+        f"{digits(camera.pixel_size_um / camera.scale)} µm/px   {digits(100 * camera.scale)} %   {about}{digits(magnification)}×"
+    )
 
 
 def place_text(desk: Desk) -> str:

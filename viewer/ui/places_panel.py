@@ -49,6 +49,7 @@ class PlacesPanel:
             return
         self.typed, self._problem = text, ""
         desk.engine.camera = camera_at(place, desk.engine.camera)
+        desk.say(place.what)  # in place of what was said of the view before, another well for instance
         desk.touch()
 
     def _bookmarks(self, desk: Desk) -> None:

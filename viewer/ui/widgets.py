@@ -126,7 +126,8 @@ def button(label: str, hint: str, *, enabled: bool = True, lit: bool = False) ->
 
 def told(hint: str) -> None:
     """A hint for the last widget."""
-    flags = imgui.HoveredFlags_.delay_short.value | imgui.HoveredFlags_.allow_when_disabled.value
+    hovered = imgui.HoveredFlags_  # by the cursor: a field that the keyboard is in would cover what is below it
+    flags = hovered.delay_short.value | hovered.allow_when_disabled.value | hovered.no_nav_override.value
     if imgui.is_item_hovered(flags) and imgui.begin_tooltip():
         imgui.push_text_wrap_pos(theme.units(HINT_UNITS))
         imgui.text_unformatted(hint)
