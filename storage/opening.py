@@ -41,9 +41,9 @@ def open_slide(location: str, **options) -> Slide:
     """
     location = str(location)
     if is_virtual_slide(location) or _is_being_written(location):  # the common case opens without looking at any other source
-        from rawmosaic.storage.hdf5.reader import Hdf5Slide
+        from rawmosaic.storage.hdf5.reader import open_patiently
 
-        return Hdf5Slide(location)
+        return open_patiently(location)
     candidates = []
     for name, source in installed_sources().items():
         if (score := source.score(location)) > 0:

@@ -36,10 +36,23 @@ _RUN_GAP_NBYTES = 4096
 _TOGETHER_NBYTES = 16 << 20
 """The tiles of one plane are read at once up to so many bytes, where nothing but their sum is wanted."""
 
-_LOOKS, _PAUSE_S = 20, 0.02
+_LOOKS, _PAUSE_S, _FINISHING_S = 20, 0.02, 0.1
 
 _HDF5_ERRORS = (OSError, KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError)
 """What h5py raises for damaged metadata."""
+
+
+class BeingFinishedError(SlideError):
+    """The writer finishes the file this moment: it can be opened the next."""
+
+
+def open_patiently(path: str | os.PathLike) -> Hdf5Slide:
+    """The slide in a file; one that is being finished is waited for. Raises the slide errors."""
+    for _ in range(_LOOKS):
+        with contextlib.suppress(BeingFinishedError):
+            return Hdf5Slide(path)
+        time.sleep(_FINISHING_S)
+    return Hdf5Slide(path)
 
 
 class Hdf5Slide(Slide):
@@ -83,7 +96,7 @@ class Hdf5Slide(Slide):
                 facts = read_facts(opened.root, self.location)
                 planes = opened.refresh() if self._growing else None
                 if self._growing and planes is None:
-                    raise SlideError("it is just being finished; try again", location=self.location)
+                    raise BeingFinishedError("it is just being finished; try again", location=self.location)
                 fields, sets = read_fields(opened.root, facts, None if planes is None else len(planes))
                 check_planes(opened.root, opened.datasets, len(fields), facts)
             except _HDF5_ERRORS:
