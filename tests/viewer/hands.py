@@ -65,6 +65,9 @@ def shown(window) -> np.ndarray:
         if not report.complete or report.tiles_uploaded or (panels is not None and panels.layer.frames_due):
             return False
         minimap = panels.minimap if panels is not None and desk.shown.minimap else None
+        engine = window.engine
+        if minimap is not None and engine.prefetches and not report.tiles_failed and engine._missing_overview():
+            return False  # the picture is complete before the minimap's is
         return minimap is None or minimap._shows == minimap._fingerprint(desk, minimap.size_px(desk))
 
     pictures: list[np.ndarray] = []
@@ -79,6 +82,7 @@ def shown(window) -> np.ndarray:
         del pictures[:-SETTLED]
         swap(handle)
 
+    until(window, lambda: window._frames._warm)  # then there is room for a finer minimap
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(glfw, "swap_buffers", kept)
         while len(pictures) < SETTLED or not rests():
