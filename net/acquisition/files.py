@@ -9,14 +9,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from rawmosaic.storage.durable import sync_file, sync_folder
 from rawmosaic.storage.errors import WriteError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
-_FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)
 
 _ATTEMPTS, _PAUSE_S = 50, 0.01
 """Windows replaces no file that somebody reads just now."""
@@ -59,28 +53,6 @@ def read_json(path: Path) -> dict | None:
     except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the disk keep the names in a folder; OSError. Windows keeps them by itself."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_file(descriptor: int) -> None:
-    """Have the disk keep what a file holds by now; OSError."""
-    if _FULL_SYNC is not None:  # macOS: `fsync` leaves it in the disk's own memory
-        try:
-            fcntl.fcntl(descriptor, _FULL_SYNC)
-            return
-        except OSError:  # a file system that knows no more than `fsync`
-            pass
-    getattr(os, "fdatasync", os.fsync)(descriptor)
 
 
 def _replace(temporary: Path, path: Path) -> None:

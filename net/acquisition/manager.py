@@ -17,7 +17,6 @@ import zmq
 
 from rawmosaic.net.acquisition.asking import MANAGER
 from rawmosaic.net.acquisition.catalogue import Catalogue
-from rawmosaic.net.acquisition.files import sync_folder
 from rawmosaic.net.acquisition.finished_scans import FinishedScan, FinishedScans
 from rawmosaic.net.acquisition.messages import ABORT, FIND, FINISH, HELLO, MAX_START_NBYTES, PING, START, STATUS, request_in
 from rawmosaic.net.acquisition.plan import ScanPlan, plan_from_body
@@ -49,6 +48,7 @@ from rawmosaic.net.protocol import (
     error_body,
     reply_frames,
 )
+from rawmosaic.storage.durable import sync_folder
 from rawmosaic.storage.errors import (
     AccessError,
     NotASlideError,

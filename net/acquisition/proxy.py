@@ -26,6 +26,7 @@ import zmq
 from rawmosaic.net.acquisition.files import overwrite_json, replace_json
 from rawmosaic.net.acquisition.intake import DURABILITIES, FSYNC, Arrival, Intake, Outcome, write_end
 from rawmosaic.net.acquisition.ledger import check_against_plan
+from rawmosaic.net.acquisition.lifeline import claimed, end_of_input
 from rawmosaic.net.acquisition.messages import (
     ABORT,
     BLOSC_OVERHEAD_NBYTES,
@@ -56,7 +57,6 @@ from rawmosaic.net.protocol import (
 )
 from rawmosaic.storage.amounts import parse_bytes
 from rawmosaic.storage.errors import AccessError, NotASlideError, ProtocolError, SlideError, UnreachableError, WriteError
-from rawmosaic.storage.hdf5.claim import claim
 
 __all__ = ["SlideProxy", "main", "write_end"]
 
@@ -85,7 +85,6 @@ REPLIES_QUEUED = 10_000
 LINGER_MS = 500
 HEARTBEAT_S, DEAD_S = 10.0, 60.0
 SMALLEST_QUEUE, LARGEST_QUEUE = 2, 64
-CLAIM_PAUSE_S = 0.05
 LARGEST_KEPT_BLOCK = 30 << 20
 RATE_S = 5.0
 
@@ -441,11 +440,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt at the keyboard is for whoever started this, who then ends it
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    over = threading.Event()
-    threading.Thread(target=_wait_for_end_of_input, args=(over,), daemon=True).start()
+    over = end_of_input()
     try:
         with ExitStack() as stack:
-            if not _claimed(options.folder / LOCK_FILE, over, stack):
+            if not claimed(options.folder / LOCK_FILE, over, stack):
                 return 0
             curve = None
             if options.keys or not (options.insecure or is_local(options.bind)):
@@ -491,29 +489,6 @@ def _amount(text: str) -> int:
         return parse_bytes(text)
     except SlideError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _wait_for_end_of_input(over: threading.Event) -> None:
-    """Whoever started this is gone when standard input closes. Reads the descriptor itself: the interpreter can end meanwhile."""
-    try:
-        while os.read(sys.stdin.fileno(), 4096):
-            pass
-    except (OSError, ValueError, AttributeError):
-        pass
-    over.set()
-
-
-def _claimed(path: Path, over: threading.Event, stack: ExitStack) -> bool:
-    """Wait until no other proxy has the folder; False where the wait was ended. OSError."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0), 0o666)
-    except OSError as error:
-        raise WriteError(f"cannot be claimed: {error.strerror or error}", location=path) from error
-    stack.callback(os.close, descriptor)
-    while not claim(descriptor):
-        if over.wait(CLAIM_PAUSE_S):
-            return False
-    return True
 
 
 if __name__ == "__main__":

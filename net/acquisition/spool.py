@@ -31,9 +31,9 @@ from types import MappingProxyType
 import numpy as np
 
 from rawmosaic.net.acquisition import messages
-from rawmosaic.net.acquisition.files import sync_file, sync_folder
 from rawmosaic.net.acquisition.plan import MAX_PLANE_NBYTES
 from rawmosaic.net.protocol import Buffer
+from rawmosaic.storage.durable import sync_file, sync_folder
 from rawmosaic.storage.errors import DamagedSlideError, WriteError
 from rawmosaic.storage.positional_file import PositionalFile
 

@@ -11,10 +11,11 @@ from enum import Enum
 from pathlib import Path
 
 from rawmosaic.net.acquisition.children import Child
-from rawmosaic.net.acquisition.files import read_json, sync_folder
+from rawmosaic.net.acquisition.files import read_json
 from rawmosaic.net.acquisition.intake import write_end
 from rawmosaic.net.acquisition.plan import SCAN_FILE, ScanPlan
 from rawmosaic.net.addresses import is_local
+from rawmosaic.storage.durable import sync_folder
 from rawmosaic.storage.hdf5.claim import is_claimed
 from rawmosaic.storage.opening import PART_SUFFIX
 

@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from rawmosaic.net.acquisition.files import read_json
+from rawmosaic.net.acquisition.lifeline import claimed, end_of_input
 from rawmosaic.net.acquisition.plan import ScanPlan
 from rawmosaic.net.acquisition.releasing import Expected, Releaser
 from rawmosaic.net.acquisition.resuming import DAMAGED_SUFFIX, Left, kept_of, part_of, take_up
@@ -52,7 +53,6 @@ from rawmosaic.storage.errors import (
     SlideError,
     WriteError,
 )
-from rawmosaic.storage.hdf5.claim import claim
 from rawmosaic.storage.hdf5.copying import copy_planes
 from rawmosaic.storage.hdf5.final_name import take_final_name
 from rawmosaic.storage.hdf5.overview import FROM_FIELDS, add_overview
@@ -73,7 +73,6 @@ SET_ASIDE = "damaged"
 
 PAUSE_S = 0.02
 FULL_PAUSE_S = 1.0
-CLAIM_PAUSE_S = 0.05
 FAST_FROM, NORMAL_BELOW = 0.5, 0.25
 """How full the spool is when compressing takes less effort, and when it takes the usual effort again."""
 
@@ -482,36 +481,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt at the keyboard is for whoever started this, who then ends it
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    over = threading.Event()
-    threading.Thread(target=_wait_for_end_of_input, args=(over,), daemon=True).start()
+    over = end_of_input()
     try:
         with contextlib.ExitStack() as stack:
-            if not _claimed(options.folder / LOCK_FILE, over, stack):
+            if not claimed(options.folder / LOCK_FILE, over, stack):
                 return ENDED
             return ScanWriter(options.folder, over).run()
     except (SlideError, OSError) as error:
         log.error("%s", error)
         return FAILED
-
-
-def _wait_for_end_of_input(over: threading.Event) -> None:
-    """Whoever started this is gone when standard input closes. Reads the descriptor itself: the interpreter can end meanwhile."""
-    try:
-        while os.read(sys.stdin.fileno(), 4096):
-            pass
-    except (OSError, ValueError, AttributeError):
-        pass
-    over.set()
-
-
-def _claimed(path: Path, over: threading.Event, stack: contextlib.ExitStack) -> bool:
-    """Wait until no other writer has the folder; False where the wait was ended. OSError."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0), 0o666)
-    stack.callback(os.close, descriptor)
-    while not claim(descriptor):
-        if over.wait(CLAIM_PAUSE_S):
-            return False
-    return True
 
 
 if __name__ == "__main__":
