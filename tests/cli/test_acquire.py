@@ -141,6 +141,7 @@ def test_the_server_ends_in_order_when_told(data, number):
         assert "a: begun" in errors
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent otherwise here")
 def test_a_simulation_that_is_interrupted_ends_its_scan_early(data, slide_file):
     with serving(data) as (_, [address]):
         process = subprocess.Popen(
@@ -157,12 +158,6 @@ def test_a_simulation_that_is_interrupted_ends_its_scan_early(data, slide_file):
         assert "Traceback" not in errors
         until_complete(data / "slide.h5")
     assert verify_slide(data / "slide.h5") == []
-
-
-if os.name != "posix":
-    test_a_simulation_that_is_interrupted_ends_its_scan_early = pytest.mark.skip(reason="signals are sent otherwise here")(
-        test_a_simulation_that_is_interrupted_ends_its_scan_early
-    )
 
 
 def test_other_machines_need_keys_and_the_error_says_what_to_type(rawmosaic, data):
