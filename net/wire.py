@@ -77,6 +77,8 @@ class Wire:
     ----------
     breaks
         How often the connection broke: what was under way before is lost.
+    greeting
+        What the other side said of itself on this connection; None until it did.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Wire:
         self._socket: zmq.Socket | None = None
         self._monitor: zmq.Socket | None = None
         self._greeted = False
+        self.greeting: Mapping | None = None
         self._hello = -1
         self._state = _NOBODY
         self._refused: SlideError | None = None
@@ -122,7 +125,7 @@ class Wire:
                 self.hang_up()
                 socket.close()
                 raise UnreachableError(f"there can be no server at this address: {error}", location=self.address) from error
-            self._greeted, self._state, self._refused = False, _NOBODY, None
+            self._greeted, self.greeting, self._state, self._refused = False, None, _NOBODY, None
         return self._socket
 
     def _monitor_of(self, socket: zmq.Socket) -> zmq.Socket:
@@ -210,7 +213,7 @@ class Wire:
                     self._state = _STRANGER
             elif event == zmq.EVENT_DISCONNECTED:
                 self.breaks += 1
-                self._greeted = False
+                self._greeted, self.greeting = False, None
                 if self._state != _SUSPECT:
                     self._state = _NOBODY
             elif event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
@@ -231,6 +234,7 @@ class Wire:
             raise error_from(reply.body, self.address)
         if reply.status == OK and reply.body.get("protocol") != VERSION:
             raise VersionError(reply.body.get("protocol"))
+        self.greeting = reply.body
 
     def unreachable(self, slide: str, waited_s: float) -> UnreachableError:
         """Give the server up: an error that says what is known of the connection."""

@@ -20,7 +20,7 @@ import zmq
 
 from rawmosaic.net.connection import Connection
 from rawmosaic.net.keys import ClientCurve
-from rawmosaic.net.protocol import ERROR, MORE, OK, Buffer, Reply, error_from
+from rawmosaic.net.protocol import ERROR, MORE, OK, Buffer, EndedError, Reply, error_from
 from rawmosaic.net.wire import REPEATABLE, Line, Wire
 from rawmosaic.storage.errors import SlideError, UnreachableError
 
@@ -51,8 +51,16 @@ WATCH_S = 0.2
 HELD_S = 5.0
 """A scan is no longer held when nothing was said about it for so long."""
 
-ENDED = ("finishing", "complete", "discarded")
+FINISHING, COMPLETE, DISCARDED = "finishing", "complete", "discarded"
+ENDED = (FINISHING, COMPLETE, DISCARDED)
 """States of a scan that takes in no more planes."""
+
+FINAL = (COMPLETE, DISCARDED)
+"""States that no other comes after."""
+
+PLANE, ABORT = "plane", "abort"
+NOT_HERE = "not-a-slide"
+"""What the proxy of another scan answers: it has the port that the scan's own had before."""
 
 log = logging.getLogger("rawmosaic.net.acquisition")
 
@@ -65,6 +73,7 @@ class Letter:
     body: Mapping
     buffers: Sequence[Buffer] = ()
     nbytes: int = 0
+    handed_in_at: float = field(default_factory=time.monotonic)
     answer: Mapping = field(default_factory=dict)
     error: SlideError | None = None
     done: bool = False
@@ -107,9 +116,10 @@ class ScanLine:
         self._sent_at = self._heard_at = self._held_at = 0.0
         self._begun_at = time.monotonic()
         self._breaks = 0
-        self._ask_at, self._ask_pause_s = 0.0, FIRST_PAUSE_S
+        self._asked_at = self._ask_at = 0.0
+        self._ask_pause_s = FIRST_PAUSE_S
         self._send_at, self._send_pause_s = 0.0, FIRST_PAUSE_S
-        self._ending = False
+        self._gives_up = self._is_elsewhere = self._ending = False
         self._alarm, self._bell = sockets.socketpair()
         self._alarm.setblocking(False)
         self._bell.setblocking(False)
@@ -133,11 +143,11 @@ class ScanLine:
             self.unanswered_nbytes += letter.nbytes
         self.wake()
 
-    def drop_waiting(self) -> None:
-        """Forget what was handed in and has not been sent."""
+    def give_up(self) -> None:
+        """Forget planes that were not sent yet, and send none again."""
         with self.changed:
-            while self._waiting:
-                self._settle(self._waiting.popleft())
+            self._gives_up = True
+            self._drop_planes()
             self.changed.notify_all()
 
     def wake(self) -> None:
@@ -186,11 +196,16 @@ class ScanLine:
             self._rest(LOOK_S)
             return
         self._send(now)
-        to_send = bool(self._waiting) and len(self._under_way) < MOST_UNDER_WAY and now >= self._send_at
-        for reply in self._wire.replies(LOOK_S, to_send=to_send, bell=self._bell):
+        to_send = self._may_send(now) and self._wire.greeting is not None
+        replies = self._wire.replies(LOOK_S, to_send=to_send, bell=self._bell)
+        self._is_elsewhere = (self._wire.greeting or {}).get("scan", self.uid) != self.uid
+        for reply in replies:
             self._hear(reply)
         self._ring_off()
         now = time.monotonic()
+        if self._is_elsewhere:
+            self._leave_stranger(now)
+            return
         if self._wire.breaks != self._breaks:
             self._breaks = self._wire.breaks
             self._send_again()
@@ -208,10 +223,11 @@ class ScanLine:
 
     def _find_if_due(self, now: float) -> None:
         lost = self._wire is None or not self._wire.ready
-        if now < self._ask_at or (self.over and self.found.get("state") in ("complete", "discarded")):
+        if now < self._ask_at or self.found.get("state") in FINAL:
             return
-        if not (self.watches or (lost and not self.over)):
+        if not (self.watches or (self.over and self._waiting) or (lost and not self.over)):
             return
+        asked_at = time.monotonic()
         try:
             reply = self._manager.request("find", body={"uid": self.uid}, timeout_s=ASK_S, wanted=lambda: not self._ending)
         except UnreachableError as error:
@@ -222,7 +238,7 @@ class ScanLine:
         if address:
             address = seen_from(self._manager.address, address)
         with self.changed:
-            self.found = dict(reply.body)
+            self.found, self._asked_at = dict(reply.body), asked_at
             if not address and not self.over and not self.watches:
                 self._note(SlideError(f"the scan has no process that takes planes: {self.found.get('error') or 'it is started'}"))
             elif self.over or self.watches or not lost:
@@ -242,38 +258,58 @@ class ScanLine:
         self._ask_pause_s = min(2 * self._ask_pause_s, WATCH_S if self.watches and self.trouble is None else LAST_PAUSE_S)
 
     def _conclude(self) -> None:
-        """The scan has ended: whoever told it to end is answered, whatever else was handed in comes too late."""
+        """The scan has ended: whoever told it to end is answered, whatever else was handed in comes too late.
+
+        What was handed in after the manager was asked waits for what it says next, where that may be something else.
+        """
         self._hang_up()
+        asked_at = float("inf") if self.found.get("state") in FINAL else self._asked_at
         with self.changed:
-            while self._waiting:
+            while self._waiting and self._waiting[0].handed_in_at <= asked_at:
                 letter = self._waiting.popleft()
-                if letter.op == "plane":
-                    letter.error = SlideError(
-                        "the scan was ended on the server before this plane came (it was silent for too long, or somebody "
-                        "ended it); begin another"
-                    )
+                letter.error = too_late(letter, self.found)
                 self._settle(letter)
             self.changed.notify_all()
 
     # the proxy
 
     def _send(self, now: float) -> None:
-        while self._waiting and len(self._under_way) < MOST_UNDER_WAY and now >= self._send_at:
+        if self._wire.greeting is None:  # whose proxy it is, is asked before it gets planes: ports are used again
+            self._ping(now)
+            return
+        while self._send_next(now):
+            self._sent_at = time.monotonic()
+        if not self._under_way and now - max(self._sent_at, self._heard_at) > PING_S:
+            self._ping(now)
+
+    def _may_send(self, now: float) -> bool:
+        """Whether what waits is to go out now. To give up, one does not wait for what is held."""
+        with self.changed:
+            waits = bool(self._waiting) and now >= self._send_at
+            return waits and (len(self._under_way) < MOST_UNDER_WAY or self._waiting[0].op == ABORT)
+
+    def _send_next(self, now: float) -> bool:
+        """Send a letter; whether there was one, and it went out. With the lock: who gives up takes letters away."""
+        with self.changed:
+            if not self._may_send(now):
+                return False
             letter = self._waiting[0]
             number = self._wire.send(letter.op, "", letter.body, letter.buffers)
             if number is None:
-                return
-            with self.changed:
-                self._waiting.popleft()
-                self._under_way[number] = letter
-            self._sent_at = time.monotonic()
-        if not self._pings and not self._under_way and now - max(self._sent_at, self._heard_at) > PING_S:
-            number = self._wire.send("ping", "", {"scan": self.uid})
-            if number is not None:
-                self._pings.add(number)
-                self._sent_at = now
+                return False
+            self._waiting.popleft()
+            self._under_way[number] = letter
+            return True
+
+    def _ping(self, now: float) -> None:
+        if not self._pings and (number := self._wire.send("ping", "", {"scan": self.uid})) is not None:
+            self._pings.add(number)
+            self._sent_at = now
 
     def _hear(self, reply: Reply) -> None:
+        self._is_elsewhere |= reply.status == ERROR and reply.body.get("error") == NOT_HERE
+        if self._is_elsewhere:
+            return
         self._heard_at = time.monotonic()
         self._ask_pause_s = FIRST_PAUSE_S
         with self.changed:
@@ -290,16 +326,25 @@ class ScanLine:
                 self._answered(letter, reply)
             self.changed.notify_all()
 
+    def _leave_stranger(self, now: float) -> None:
+        """Another scan's proxy has the port by now: nothing that went there counts, and the manager knows where it belongs."""
+        self._note_trouble(SlideError("the process of another scan is where this one's was", location=self._wire.address))
+        self._hang_up()
+        self._ask_at = now + self._send_pause_s
+        self._send_pause_s = min(2 * self._send_pause_s, LAST_PAUSE_S)
+
     def _answered(self, letter: Letter, reply: Reply) -> None:
         if reply.status == ERROR and reply.body.get("error") in REPEATABLE:
             self._waiting.appendleft(letter)
+            if self._gives_up:
+                self._drop_planes()
             self._send_at = time.monotonic() + self._send_pause_s
             self._send_pause_s = min(2 * self._send_pause_s, LAST_PAUSE_S)
             return
         self._send_pause_s = FIRST_PAUSE_S
         if reply.status == OK:
             letter.answer, self.held = dict(reply.body), ""
-            self.acknowledged += letter.op == "plane"
+            self.acknowledged += letter.op == PLANE
         else:
             letter.error = error_from(reply.body, self._wire.address)
         self._settle(letter)
@@ -309,14 +354,26 @@ class ScanLine:
         letter.done = True
         self.unanswered_nbytes -= letter.nbytes
         letter.buffers = ()
-        if letter.error is not None and letter.op == "plane":
+        if letter.error is not None and letter.op == PLANE:
             self.refusals.append(letter.error)
+
+    def _drop_planes(self) -> None:
+        """With the lock held."""
+        letters = list(self._waiting)
+        self._waiting.clear()
+        for letter in letters:
+            if letter.op == PLANE:
+                self._settle(letter)
+            else:
+                self._waiting.append(letter)
 
     def _send_again(self) -> None:
         """What was under way is lost: it goes first, in the order in which it was handed in."""
         with self.changed:
             self._waiting.extendleft(letter for _, letter in sorted(self._under_way.items(), reverse=True))
             self._under_way.clear()
+            if self._gives_up:
+                self._drop_planes()
         self._pings.clear()
         self._ask_at, self._ask_pause_s = 0.0, FIRST_PAUSE_S
 
@@ -350,6 +407,23 @@ class ScanLine:
         with suppress(BlockingIOError):
             while self._bell.recv(256):
                 pass
+
+
+def too_late(letter: Letter, found: Mapping) -> SlideError | None:
+    """What is wrong with something that was handed in for a scan that is over by now; None where all is as it was wanted."""
+    discarded, location = found.get("state") == DISCARDED, found.get("location") or None
+    if letter.op == ABORT and letter.body.get("discard"):
+        if discarded:
+            return None
+        told = "the scan was ended before it could be discarded, and its slide stays; delete it there if it is not wanted"
+        return EndedError(told, location=location)
+    if discarded:
+        told = "somebody had the scan discarded on the server: there is no slide, and what was acquired is gone; begin another"
+        return EndedError(told, location=location)
+    if letter.op != PLANE:
+        return None
+    told = "was ended on the server before this plane came (it was silent for too long, or somebody ended it); begin another"
+    return EndedError(f"the scan {told}", location=location)
 
 
 def seen_from(manager: str, address: str) -> str:

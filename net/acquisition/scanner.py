@@ -17,10 +17,11 @@ import numpy as np
 from rawmosaic.net.acquisition.asking import MANAGER
 from rawmosaic.net.acquisition.messages import ABORT, BLOSC, FIND, FINISH, RAW, START, PlaneHeader, encoded, plane_request
 from rawmosaic.net.acquisition.plan import ScanPlan, plan_to_body
-from rawmosaic.net.acquisition.scan_line import PROGRAM, Letter, ScanLine
+from rawmosaic.net.acquisition.scan_line import DISCARDED, FINAL, PROGRAM, Letter, ScanLine
 from rawmosaic.net.addresses import is_local, server_address
 from rawmosaic.net.connection import Connection
 from rawmosaic.net.keys import curve_for
+from rawmosaic.net.protocol import EndedError
 from rawmosaic.storage.errors import AcquisitionError, OutOfRangeError, SlideError, UnreachableError
 from rawmosaic.storage.slide import Channel, Header
 
@@ -235,7 +236,8 @@ class Scanner:
         """End the scan: all planes are acknowledged, and the slide is completed. Returns where the slide lies on the server.
 
         With `wait` it is complete, verified and under its final name when this returns; without, the next may begin meanwhile.
-        Raises what the server refused before: then the scan goes on, and may be finished by another call.
+        Raises what the server refused before: then the scan goes on, and may be finished by another call; and EndedError where
+        somebody had it discarded. A scan that somebody else ended is finished, if all planes were acknowledged before.
         """
         line = self._running()
         self.flush()
@@ -246,9 +248,13 @@ class Scanner:
         return self._location
 
     def abort(self, discard: bool = False) -> None:
-        """End the scan early: its slide holds what was acknowledged, and says so. With `discard` all is deleted."""
+        """End the scan early: its slide holds what was acknowledged, and says so. With `discard` all is deleted.
+
+        Raises EndedError where somebody ended the scan meanwhile so that the slide is not what this would make of it: it was
+        discarded and should not have been, or the other way round.
+        """
         line = self._running()
-        line.drop_waiting()
+        line.give_up()
         self._tell(ABORT, {"discard": discard})
         self._end()
 
@@ -262,16 +268,28 @@ class Scanner:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             if self._line is not None and error is None:
-                self.finish()
+                self._finish_or_abort()
             elif self._line is not None:
                 self._abort_for(error)
         finally:
             self.close()
 
+    def _finish_or_abort(self) -> None:
+        try:
+            self.flush()
+        except UnreachableError:
+            raise
+        except SlideError as refusal:  # nobody comes who could finish it by another call
+            self._abort_for(refusal)
+            raise
+        self.finish()
+
     def _abort_for(self, error: BaseException) -> None:
         self._timeout_s = min(self._timeout_s, ABORT_S)
         try:
             self.abort()
+        except EndedError as trouble:
+            error.add_note(str(trouble))
         except SlideError as trouble:
             error.add_note(
                 f"The scan {self._plan.name} could not be ended ({trouble}); what was acknowledged is safe, and the server ends "
@@ -351,20 +369,23 @@ class Scanner:
         self._line.hand_in(letter)
         self._wait(lambda: letter.done)
         if letter.error is not None:
+            if self._line.over:  # there is nothing left to do for this scanner
+                self._end()
             raise letter.error
 
     def _wait_until_complete(self, line: ScanLine) -> None:
         line.watches = True
         line.wake()
-        self._wait(lambda: line.found.get("state") in ("complete", "discarded") or bool(_failure(line.found)))
+        self._wait(lambda: line.found.get("state") in FINAL or bool(_failure(line.found)))
         if failure := _failure(line.found):
             line.watches = False
             raise SlideError(
                 f"the slide is not complete yet: {failure}; its planes are safe on the server, which tries on",
                 location=self._location,
             )
-        if line.found.get("state") == "discarded":
-            raise AcquisitionError("somebody had the scan discarded while it was finished", location=self._location)
+        if line.found.get("state") == DISCARDED:
+            self._end()
+            raise EndedError("somebody had the scan discarded while it was finished", location=self._location)
 
     def _wait(self, ready: Callable[[], bool]) -> None:
         """Wait until something is so. Raises UnreachableError where nobody is heard for as long as the time-out, and what keeps
@@ -376,9 +397,10 @@ class Scanner:
                 if trouble is not None:
                     waited_s = time.monotonic() - max(began, line.trouble_since)
                     if waited_s > self._timeout_s:
+                        happens = "was not reached" if isinstance(trouble, UnreachableError) else "did not go on with the scan"
                         raise UnreachableError(
-                            f"the server was not reached for {waited_s:.0f} s ({trouble}); the planes that it did not "
-                            "acknowledge are kept here, and go out when it is back",
+                            f"the server {happens} for {waited_s:.0f} s ({trouble}); the planes that it did not "
+                            "acknowledge are kept here, and go out when it does",
                             location=self.address,
                         ) from trouble
                 line.changed.wait(LOOK_S)
