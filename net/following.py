@@ -74,7 +74,7 @@ class Follower:
         self._open_slide, self._on_lost = open_slide, on_lost
         self._lock = threading.Lock()
         self._news: list[News] = []
-        self._ended = threading.Event()
+        self._ended, self._missed = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="remote-slide-follower", daemon=True)
         self._thread.start()
 
@@ -83,6 +83,10 @@ class Follower:
         with self._lock:
             news, self._news = self._news, []
         return news
+
+    def look_again(self) -> None:
+        """Something that was taken made no sense: the slide is asked for as a whole."""
+        self._missed.set()
 
     def close(self) -> None:
         """Stop listening; closing twice is harmless."""
@@ -95,7 +99,12 @@ class Follower:
                 try:
                     if self._follow():
                         return
-                except SlideError as error:  # the server does not know the slide now, or speaks nonsense
+                except ProtocolError as error:  # what it was to tell is learned when it is asked again
+                    if self._missed.is_set():  # it was
+                        self._on_lost(error)
+                    self.look_again()
+                    self._ended.wait(LAST_PAUSE_S)
+                except SlideError as error:  # the server does not know the slide now
                     if not self._ended.is_set():
                         self._on_lost(error)
                         self._ended.wait(LAST_PAUSE_S)
@@ -104,8 +113,11 @@ class Follower:
 
     def _follow(self) -> bool:
         """Listen until the slide is finished; whether it is."""
+        if self._missed.is_set():
+            self._look_again()
+            self._on_lost(None)
         finished = False
-        for first, reply in self._connection.follow("watch", self._slide, ended=self._ended.is_set):
+        for first, reply in self._connection.follow("watch", self._slide, ended=self._is_to_leave):
             if reply.status == OK:
                 finished = True
             elif reply.body.get("event") == "grown":
@@ -125,13 +137,21 @@ class Follower:
             return not growing
         return False
 
+    def _is_to_leave(self) -> bool:
+        return self._ended.is_set() or self._missed.is_set()
+
     def _hear(self, news: News) -> None:
         with self._lock:
             self._news.append(news)
         self._identity = news.identity
 
     def _look_again(self) -> Opened:
-        opened = self._open_slide()
+        self._missed.clear()  # before: what is found missing from now on is asked for once more
+        try:
+            opened = self._open_slide()
+        except SlideError:
+            self._missed.set()
+            raise
         self._hear(opened)
         return opened
 

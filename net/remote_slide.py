@@ -159,7 +159,12 @@ class RemoteSlide(Slide):
         follower = self._follower
         if follower is None:
             return super().refresh()
-        came = [self._take_in(news) for news in follower.take()]
+        came = []
+        for news in follower.take():
+            try:
+                came.append(self._take_in(news))
+            except ProtocolError:  # what it was to tell is not known: the slide is asked for as a whole, and that comes later
+                follower.look_again()
         if not self._growing:  # its thread has ended by itself
             self._follower = None
             follower.close()
@@ -497,6 +502,8 @@ class RemoteSlide(Slide):
         if first > self.n_fields:
             raise ProtocolError(f"fields from {first} on came, but only {self.n_fields} are known", location=self.location)
         fields = np.concatenate([self.fields[:first], news.fields]) if len(news.fields) else self.fields
+        if len(fields) < self.n_fields:
+            raise ProtocolError(f"{len(fields)} fields are told of where {self.n_fields} are known", location=self.location)
         check_fields(fields, self.tiling)
         planes = news.planes
         if not ((planes >= 0) & (planes < (len(fields), len(self.channels), self.size_z, self.size_t))).all():
