@@ -41,15 +41,21 @@ class Server:
         return self._manager.request(FIND, body={"name": name}).body
 
     def finish(self, name: str) -> str:
-        """End a scan as it is, in its scanner's place; returns where its slide will lie."""
-        return self._end(FINISH, {"name": name})
+        """End a scan as it is, in its scanner's place; returns where its slide will lie.
+
+        Returns when the end is on the server's disk; so does `abort`. ConflictError where the scan was ended otherwise before,
+        BusyError, with the reason, where the disk has not taken the end for a minute: it will, or may be asked for again.
+        """
+        return self._end(FINISH, name, {})
 
     def abort(self, name: str, discard: bool = False) -> str:
         """End a scan early: its slide says so; or delete all that it acquired. Returns where its slide will lie."""
-        return self._end(ABORT, {"name": name, "discard": discard})
+        return self._end(ABORT, name, {"discard": discard})
 
-    def _end(self, op: str, body: Mapping) -> str:
-        return str(self._manager.request(op, body=body).body.get("location", ""))
+    def _end(self, op: str, name: str, body: Mapping) -> str:
+        """By its uid: asked once more, it is the same scan that is ended, even if another has the name by then."""
+        uid = self.find(name)["uid"]
+        return str(self._manager.request(op, body={"uid": uid, **body}).body.get("location", ""))
 
     def close(self) -> None:
         """Close the connection; closing twice is harmless."""

@@ -22,6 +22,7 @@ MOST_SLIDES = 256
 """So many are open at once, those that were written last."""
 
 LOOK_S = 0.5
+CLOSING_S = 10.0
 
 log = logging.getLogger("rawmosaic.net.acquisition")
 
@@ -57,9 +58,12 @@ class Catalogue:
         return self._dealer.names
 
     def close(self) -> None:
-        """Serve nothing more; closing twice is harmless."""
+        """Serve nothing more; closing twice is harmless. A disk that does not answer is not waited for."""
         self._ending.set()
-        self._thread.join()
+        self._thread.join(CLOSING_S)
+        if self._thread.is_alive():
+            log.error("the slides of %s are left open: their disk does not answer", self._data)
+            return
         self._dealer.close()
         for served in self._served.values():
             served.slide.close()

@@ -24,6 +24,11 @@ HOPELESS = 6
 ENDING_S = 30.0
 """A process that was told to end, and has not by then, is killed: what it was about to do is done by the next."""
 
+KILLED_S = 5.0
+"""One that is there so long after it was killed waits for a disk that does not answer; nobody waits for it."""
+
+LOOK_S = 0.02
+
 MOST_SAID = 2000
 """Characters of what a process said last."""
 
@@ -48,6 +53,8 @@ class Child:
         self._process: subprocess.Popen | None = None
         self._started = self._not_before = 0.0
         self._told = False
+        self._told_at: float | None = None
+        self._killed_at: float | None = None
 
     @property
     def running(self) -> bool:
@@ -88,16 +95,31 @@ class Child:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
 
-    def end(self, timeout_s: float = ENDING_S) -> None:
-        """Tell it to end and wait for that; kill it where it does not."""
-        self.tell_to_end()
-        if self._process is not None:
-            try:
-                code = self._process.wait(timeout_s)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                code = self._process.wait()
-            self._ended(time.monotonic(), code)
+    def press(self, now: float, patience_s: float = ENDING_S) -> str:
+        """Have it end, without waiting: told first, killed once that was `patience_s` ago. To be called until it is gone.
+
+        Returns why it is still there where not even that helped; empty as long as there is hope, and once it is gone.
+        """
+        self.look(now)
+        if self._process is None:
+            return ""
+        if self._told_at is None:
+            self.tell_to_end()
+            self._told_at = now
+        if self._killed_at is None and now - self._told_at >= patience_s:
+            self.kill()
+            self._killed_at = now
+        if self._killed_at is None or now - self._killed_at < KILLED_S:
+            return ""
+        return f"process {self.pid} does not end though it was killed: it waits for a disk that does not answer"
+
+    def end(self, timeout_s: float = ENDING_S) -> bool:
+        """Tell it to end and wait for that; kill it where it does not. False where it is there still, as in `press`."""
+        return not end_all([self], timeout_s)
+
+    def hurry(self) -> None:
+        """Have the next `keep` start it, however often it failed."""
+        self._not_before = 0.0
 
     def kill(self) -> None:
         """End it at once."""
@@ -114,7 +136,7 @@ class Child:
             return ""
 
     def _start(self, now: float) -> None:
-        self._started, self._told = now, False
+        self._started, self._told, self._told_at, self._killed_at = now, False, None, None
         command = [sys.executable, "-m", self.module, *self.arguments]
         try:
             with contextlib.ExitStack() as stack:
@@ -144,6 +166,28 @@ class Child:
     def _failed(self, now: float) -> None:
         self.failures = 1 if now - self._started > STEADY_S else self.failures + 1
         self._not_before = now + min(FIRST_REST_S * 2 ** min(self.failures - 1, 16), LAST_REST_S)
+
+
+def end_all(children: Sequence[Child], timeout_s: float = ENDING_S, killed_s: float = KILLED_S) -> list[Child]:
+    """Tell processes to end, wait for all of them so long, kill the others; those that are still there `killed_s` later."""
+    for child in children:
+        child.tell_to_end()
+    left = _left_after(children, timeout_s)
+    for child in left:
+        child.kill()
+    return _left_after(left, killed_s)
+
+
+def _left_after(children: Sequence[Child], timeout_s: float) -> list[Child]:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        now = time.monotonic()
+        for child in children:
+            child.look(now)
+        left = [child for child in children if child.running]
+        if not left or now >= deadline:
+            return left
+        time.sleep(LOOK_S)
 
 
 _CREATION_FLAGS = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0) | getattr(subprocess, "CREATE_NO_WINDOW", 0)

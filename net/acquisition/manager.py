@@ -16,9 +16,23 @@ from pathlib import Path
 import zmq
 
 from rawmosaic.net.acquisition.asking import MANAGER
+from rawmosaic.net.acquisition.awaited_ends import Awaited, AwaitedEnds
 from rawmosaic.net.acquisition.catalogue import Catalogue
+from rawmosaic.net.acquisition.children import ENDING_S, KILLED_S
 from rawmosaic.net.acquisition.finished_scans import FinishedScan, FinishedScans
-from rawmosaic.net.acquisition.messages import ABORT, FIND, FINISH, HELLO, MAX_START_NBYTES, PING, START, STATUS, request_in
+from rawmosaic.net.acquisition.messages import (
+    ABORT,
+    CANCEL,
+    FIND,
+    FINISH,
+    HELD,
+    HELLO,
+    MAX_START_NBYTES,
+    PING,
+    START,
+    STATUS,
+    request_in,
+)
 from rawmosaic.net.acquisition.plan import ScanPlan, plan_from_body
 from rawmosaic.net.acquisition.registering import Library, Registrar
 from rawmosaic.net.acquisition.supervised_scan import (
@@ -28,6 +42,7 @@ from rawmosaic.net.acquisition.supervised_scan import (
     Means,
     State,
     SupervisedScan,
+    close_scans,
     found_folders,
     new_folder,
 )
@@ -37,6 +52,7 @@ from rawmosaic.net.links import DEAD_S, HEARTBEAT_S, LINGER_MS
 from rawmosaic.net.protocol import (
     ERROR,
     MAX_HEADER_NBYTES,
+    MORE,
     OK,
     VERSION,
     BusyError,
@@ -58,7 +74,7 @@ from rawmosaic.storage.errors import (
     UnreachableError,
     WriteError,
 )
-from rawmosaic.storage.hdf5.claim import claim
+from rawmosaic.storage.hdf5.claim import claim, why_claims_fail
 from rawmosaic.storage.opening import PART_SUFFIX
 
 SPOOL_NBYTES = 16_000_000_000
@@ -85,6 +101,9 @@ CLIENT_QUEUE, PLANS_QUEUED = 8, 2
 """Replies and requests that ZeroMQ holds for one scanner; a plan may be long."""
 
 COMPLAIN_S = 60.0
+
+STUCK_S = 15.0
+"""A disk that does not answer for so long, after all that has a limit of its own, does not keep the manager from ending."""
 
 log = logging.getLogger("rawmosaic.net.acquisition")
 
@@ -114,9 +133,11 @@ class Manager:
         Folder of the keys (else the user's), which any address needs that other machines can reach; True does without.
     free_nbytes
         How much room a folder's disk has.
+    ending_s
+        How long a process of a scan is given to end by itself; then it is killed, which costs nothing that was acknowledged.
 
-    Raises AccessError where keys are needed, or another manager has the folder; UnreachableError where an address cannot be
-    bound.
+    Raises AccessError where keys are needed, or another manager has the folder; WriteError where the folder cannot be written to,
+    or its file system lets two programs lock the same file; UnreachableError where an address cannot be bound.
     """
 
     def __init__(
@@ -133,6 +154,7 @@ class Manager:
         keys: str | None = None,
         insecure: bool = False,
         free_nbytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
+        ending_s: float = ENDING_S,
     ):
         for what, nbytes in (("spool", spool_nbytes), ("window", window_nbytes)):
             if nbytes < LEAST_NBYTES:
@@ -140,11 +162,12 @@ class Manager:
         self.data = Path(os.path.abspath(data))
         bind = server_address(bind)
         proxy_bind = f"{bind.rpartition(':')[0]}:*"
-        self._means = Means(self.data, proxy_bind, durability, spool_nbytes, window_nbytes, idle_s, keys, insecure)
+        self._means = Means(self.data, proxy_bind, durability, spool_nbytes, window_nbytes, idle_s, keys, insecure, ending_s)
         self._free_nbytes = free_nbytes
         self._scans: dict[str, SupervisedScan] = {}
         self._broken: dict[str, str] = {}
         self._complained: dict[str, float] = {}
+        self._awaited = AwaitedEnds()
         self._ending = threading.Event()
         self._catalogue: Catalogue | None = None
         with ExitStack() as stack:
@@ -178,14 +201,20 @@ class Manager:
         return not self._thread.is_alive()
 
     def close(self) -> None:
-        """End in order: the processes finish what they have begun, and unfinished scans wait in the folder. Twice is harmless."""
+        """End in order: the processes finish what they have begun, and unfinished scans wait in the folder. Twice is harmless.
+
+        What a disk that does not answer keeps from ending is killed, or left behind where even that does not help.
+        """
         if self._ending.is_set():
             return
         self._ending.set()
         with suppress(OSError):
             self._alarm.send(b"!")
-        self._thread.join()
-        self._owned.close()
+        self._thread.join(self._means.ending_s + KILLED_S + STUCK_S)
+        if self._thread.is_alive():
+            log.error("the manager waits for a disk that does not answer, and is left alone: %s", self.data)
+        else:
+            self._owned.close()
 
     def __enter__(self) -> Manager:
         return self
@@ -248,14 +277,12 @@ class Manager:
                     if dict(poller.poll(STEP_MS)).get(self._socket):
                         self._receive()
                     self._step()
+                    self._answer_awaited(time.monotonic())
                 except Exception:  # a fault of ours must not end all scans
                     log.exception("the manager stumbles")
                     self._ending.wait(STEP_MS / 1000)
         finally:
-            for scan in self._scans.values():
-                scan.tell_to_end()
-            for scan in self._scans.values():
-                scan.close()
+            close_scans(list(self._scans.values()), self._means.ending_s)
 
     def _receive(self) -> None:
         for _ in range(MESSAGES_AT_ONCE):
@@ -271,7 +298,7 @@ class Manager:
                     self._reply(client, number, ERROR, error_body(error))
                 continue
             try:
-                body = self._answer(request)
+                body = self._answer(client, request)
             except SlideError as error:
                 self._reply(client, request.id, ERROR, error_body(error))
             except Exception as error:  # the client hears of it, the others are served
@@ -285,8 +312,8 @@ class Manager:
         with suppress(zmq.ZMQError):  # who does not take it asks again
             self._socket.send_multipart([client, *reply_frames(Reply(number, status, body))], zmq.NOBLOCK)
 
-    def _answer(self, request: Request) -> Mapping | None:
-        """The body of the answer; None where there is none. Raises SlideError."""
+    def _answer(self, client: bytes, request: Request) -> Mapping | None:
+        """The body of the answer; None where there is none, or not yet. Raises SlideError."""
         op = request.op
         if op == HELLO:
             return {"server": f"rawmosaic {_version()}", "protocol": VERSION, "serves": "acquisition"}
@@ -299,8 +326,11 @@ class Manager:
         if op == STATUS:
             return self._status(request.body)
         if op in (FINISH, ABORT):
-            return self._ended(request.body, early=op == ABORT)
-        if op == "cancel":
+            self._end(client, request)
+            return None
+        if op == CANCEL:
+            ids = request.body.get("ids")
+            self._awaited.forget(client, [number for number in ids if isinstance(number, int)] if isinstance(ids, list) else ())
             return None
         raise ProtocolError(f"a manager of scans knows no {op[:40]!r}")
 
@@ -315,6 +345,7 @@ class Manager:
                     f"the scan {scan.plan.name} with this uid was planned otherwise (its {', '.join(differences)}); "
                     "begin another with a uid of its own, or go on with the plan that it had"
                 )
+            scan.hurry()
             return self._described(scan)
         over = self._finished.by_uid(plan.uid)
         if over is not None:
@@ -366,16 +397,50 @@ class Manager:
                 "make room there"
             )
 
-    def _ended(self, body: Mapping, early: bool) -> Mapping:
-        """End a scan whose scanner does not: as its proxy would, but what is on its way is not waited for."""
+    def _end(self, client: bytes, request: Request) -> None:
+        """End a scan whose scanner does not: as its proxy would, but what is on its way is not waited for.
+
+        Answered by `_answer_awaited`, once the disk has the end.
+        """
+        early, body = request.op == ABORT, request.body
         discard, reason = body.get("discard", False), body.get("reason", "")
         if not isinstance(discard, bool) or not isinstance(reason, str):
             raise ProtocolError("`discard` is true or false, and `reason` a text")
-        found = self._found(body)
-        if (scan := self._scans.get(found["uid"])) is not None:
+        uid, discard = self._found(body)["uid"], early and discard
+        self._awaited.add(client, request.id, uid, discard, time.monotonic())
+        if (scan := self._scans.get(uid)) is not None:
             reason = (reason[:1000] or "somebody ended it") if early else ""
-            log.info("%s: ended from outside%s", scan.plan.name, ", and discarded" if early and discard else "")
-            scan.end(early=early, discard=early and discard, reason=reason)
+            log.info("%s: ended from outside%s", scan.plan.name, ", and discarded" if discard else "")
+            scan.end(early=early, discard=discard, reason=reason)
+
+    def _answer_awaited(self, now: float) -> None:
+        """Tell those who ended scans that the disk has it; or, once a second, why not yet."""
+        for awaited in self._awaited:
+            try:
+                body = self._end_kept(awaited, now)
+            except SlideError as error:
+                self._reply(awaited.client, awaited.number, ERROR, error_body(error))
+            else:
+                if body is None:
+                    continue
+                self._reply(awaited.client, awaited.number, OK, body)
+            self._awaited.forget(awaited.client, [awaited.number])
+
+    def _end_kept(self, awaited: Awaited, now: float) -> Mapping | None:
+        """The answer to who ended a scan; None while the disk does not have the end. SlideError."""
+        found = self._found({"uid": awaited.uid})
+        scan = self._scans.get(awaited.uid)
+        end = {"discard": found["state"] == State.DISCARDED.value} if scan is None else scan.ended
+        if end is None:
+            reason = found["error"] or "its processes end what they have begun"
+            if awaited.is_long(now):
+                raise BusyError(f"the end of the scan {found['name']} is not on the disk yet: {reason}; ask again later")
+            if awaited.word_is_due(now):
+                self._reply(awaited.client, awaited.number, MORE, {"event": HELD, "reason": reason})
+            return None
+        if bool(end.get("discard")) != awaited.discard:
+            became = "is deleted" if end.get("discard") else f"is kept, in {found['location']}"
+            raise ConflictError(f"the scan {found['name']} was ended before, and otherwise: what it acquired {became}")
         return found
 
     def _found(self, body: Mapping) -> Mapping:
@@ -472,7 +537,17 @@ def _locked(data: Path) -> int:
     if not claim(descriptor):
         os.close(descriptor)
         raise AccessError("another acquisition server has this folder; end it, or choose another folder", location=data)
-    sync_folder(data)
+    try:
+        if why := why_claims_fail(data / LOCK):
+            raise WriteError(
+                f"two programs could write the same slide here, and damage it: {why}. Choose a folder on a disk of this machine, "
+                "or have this one mounted with locks (NFS: without `nolock`; SMB: without `nobrl`)",
+                location=data,
+            )
+        sync_folder(data)
+    except BaseException:
+        os.close(descriptor)
+        raise
     return descriptor
 
 

@@ -33,7 +33,10 @@ START, FIND, STATUS = "start", "find", "status"
 """To the manager."""
 
 PLANE, FINISH, ABORT = "plane", "finish", "abort"
-"""To the proxy."""
+"""To the proxy; the last two to the manager as well."""
+
+CANCEL = "cancel"
+"""To both: answers are no longer wanted."""
 
 HELD = "held"
 """The event of a reply with the status `more`: nothing is taken in now, and why."""

@@ -5,28 +5,46 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 
-from rawmosaic.net.acquisition.children import Child
+from rawmosaic.net.acquisition.children import ENDING_S, KILLED_S, Child, end_all
+from rawmosaic.net.acquisition.errand import Errand
 from rawmosaic.net.acquisition.files import read_json
 from rawmosaic.net.acquisition.intake import write_end
+from rawmosaic.net.acquisition.patience import Patience, stamp_of
 from rawmosaic.net.acquisition.plan import SCAN_FILE, ScanPlan
+from rawmosaic.net.acquisition.pulse import Pulse, held_by_another, in_words, silence
+from rawmosaic.net.acquisition.spool import RELEASED_FILE, SPOOL_FOLDER
 from rawmosaic.net.addresses import is_local
 from rawmosaic.storage.durable import sync_folder
-from rawmosaic.storage.hdf5.claim import is_claimed
+from rawmosaic.storage.hdf5.left_behind import DAMAGED_SUFFIX, KEPT_SUFFIX, damaged_of, kept_of, part_of
 from rawmosaic.storage.opening import PART_SUFFIX
 
-SCAN_SUFFIX, GONE_SUFFIX, SLIDE_SUFFIX, KEPT_SUFFIX, DAMAGED_SUFFIX = ".scan", ".gone", ".h5", ".kept", ".damaged"
-END, PROXY_SAYS, WRITER_SAYS, PROXY_LOCK = "end.json", "proxy.json", "writer.json", "proxy.lock"
+SCAN_SUFFIX, GONE_SUFFIX, SLIDE_SUFFIX = ".scan", ".gone", ".h5"
+END, PROXY_SAYS, WRITER_SAYS = "end.json", "proxy.json", "writer.json"
+SET_ASIDE = "damaged"
 
 LOOK_S = 0.25
 """How often one looks at what the processes say."""
 
 WAITING_S = 10.0
 """A scanner that was not heard for so long is waited for."""
+
+SILENT_S = 20.0
+"""A process that has said nothing for so long is mentioned: they say how they are twice a second."""
+
+SLOW_S = 5.0
+"""An end that the disk has been taking for so long is mentioned."""
+
+RETRY_S = 1.0
+"""Before the disk is asked once more to take the end."""
+
+CHANGED_S = 2.0
+"""How often one looks, while a writer that failed is given a rest, whether something changed."""
 
 log = logging.getLogger("rawmosaic.net.acquisition")
 
@@ -68,6 +86,8 @@ class Means:
     idle_s: float
     keys: str | None
     insecure: bool
+    ending_s: float = ENDING_S
+    """How long processes are given to end by themselves."""
 
 
 class SupervisedScan:
@@ -87,7 +107,13 @@ class SupervisedScan:
         self._left_behind: Mapping = {}
         """What a proxy said that is gone: after a restart of the machine, the next may have its number."""
         self._wanted_end: dict | None = None
-        self._last_words, self._fails_again = "", False
+        self._end_is_durable = self._is_written = False
+        self._errand: Errand | None = None
+        self._next_errand = 0.0
+        self._hung = self._remark = ""
+        self._patience, self._next_stamp = Patience(), 0.0
+        self._pulses = {"proxy": Pulse(), "writer": Pulse()}
+        self._silent_s = 0.0
         self._told: set[str] = set()
         options = ["--bind", means.proxy_bind, "--durability", means.durability]
         options += ["--spool-bytes", str(means.spool_nbytes), "--window-bytes", str(means.window_nbytes)]
@@ -103,6 +129,16 @@ class SupervisedScan:
     def acknowledged(self) -> int:
         """Planes that are safe."""
         return _whole(self._proxy_says, "acknowledged")
+
+    @property
+    def ended(self) -> Mapping | None:
+        """What was told about the end, once the disk has it; None before."""
+        return self._end() if self._end_is_durable else None
+
+    @property
+    def processes(self) -> tuple[Child, Child]:
+        """Both of them, running or not."""
+        return self.proxy, self.writer
 
     def report(self) -> dict:
         """What `status` says of the scan: plain values."""
@@ -139,45 +175,56 @@ class SupervisedScan:
         if self.state.over:
             return
         end = self._end()
+        self._have_end_kept(end, now)
         if end is not None and end.get("discard"):
             self._discard(now)
+            return
+        if self._is_written:
+            self._complete(now)
             return
         self._look(now)
         code = self.writer.look(now)
         if code == 0 and self.location.exists() and self._said(WRITER_SAYS).get("state") == "complete":
-            self._complete()
+            self._is_written = True
+            self._complete(now)
             return
         if code is not None:
-            self._note_failure()
-        self.writer.keep(now)
+            self._note_failure(now)
+        if self._may_write(now):
+            self.writer.keep(now)
         if end is None and self._wanted_end is None:
             self.proxy.keep(now)
             self._end_if_idle()
         else:
             self.proxy.look(now)
-            self._end_as_wanted()
-        self._set_state(end)
+        self._set_state(end, now)
 
     def end(self, *, early: bool = False, discard: bool = False, reason: str = "") -> None:
-        """Have the scan end as it is, without its scanner; soon. What was told first is done.
+        """Have the scan end as it is, without its scanner; soon. What was told first is done. See `ended`.
 
-        The end is the proxy's to tell. So the proxy goes first, and what it would have told is told in its place.
+        The end is the proxy's to tell. So the proxy goes first, and what it would have told is told in its place. A scan that
+        fails is tried again at once.
         """
+        self.hurry()
         if self._wanted_end is None and self._end() is None:
             self._wanted_end = {"early": early, "discard": discard, "reason": reason}
             self.proxy.tell_to_end()
 
-    def close(self) -> None:
-        """End the processes in order, each after what it has begun; the scan goes on when it is taken up again."""
-        for child in (self.proxy, self.writer):
-            child.tell_to_end()
-        for child in (self.proxy, self.writer):
-            child.end()
+    def hurry(self) -> None:
+        """Try again at once what fails: somebody asks."""
+        if self._patience.fails_again and not self.writer.running:
+            self._patience.hurry()
+            self.writer.hurry()
 
     def tell_to_end(self) -> None:
-        """The first half of `close`: tell the processes, and do not wait."""
-        for child in (self.proxy, self.writer):
+        """Tell the processes to end, and do not wait; the scan goes on when it is taken up again."""
+        for child in self.processes:
             child.tell_to_end()
+
+    def leave(self, timeout_s: float) -> None:
+        """Wait so long for what the disk was asked to keep; the last thing before the manager ends."""
+        if self._errand is not None:
+            self._errand.wait(timeout_s)
 
     # parts of a step
 
@@ -186,6 +233,7 @@ class SupervisedScan:
         if now >= self._next_look:
             self._next_look = now + LOOK_S
             self._look_now()
+            self._feel_pulses(now)
 
     def _look_now(self) -> None:
         for child, name in ((self.proxy, PROXY_SAYS), (self.writer, WRITER_SAYS)):
@@ -204,50 +252,107 @@ class SupervisedScan:
                 else:
                     self._writer_says = said
 
-    def _note_failure(self) -> None:
+    def _feel_pulses(self, now: float) -> None:
+        """Note which process says nothing any more, and what may be the reason."""
+        remarks = []
+        for name, child, path in (("proxy", self.proxy, PROXY_SAYS), ("writer", self.writer, WRITER_SAYS)):
+            silent_s = self._pulses[name].silent_s(now, (child.pid, *stamp_of([self.folder / path])))
+            if name == "proxy":
+                self._silent_s = silent_s
+            if child.running and silent_s > SILENT_S:
+                remarks.append(silence(name, child.pid, self._said(path).get("pid"), silent_s))
+        self._remark = "; ".join(remarks)
+
+    def _note_failure(self, now: float) -> None:
         """A writer that says the same last words as the one before it will not get on, however long it tries each time."""
         said = self._said(WRITER_SAYS)
-        words = _text(said, "error") if said.get("state") == "failed" else ""
-        self._fails_again, self._last_words = bool(words) and words == self._last_words, words
+        self._patience.failed(now, _text(said, "error") if said.get("state") == "failed" else "", self._stamp())
 
-    def _set_state(self, end: Mapping | None) -> None:
+    def _may_write(self, now: float) -> bool:
+        """Whether a writer may run: one that fails reads all of the slide each time, so it rests until something changed."""
+        if self._patience.left_s(now) and not self.writer.running and now >= self._next_stamp:
+            self._next_stamp = now + CHANGED_S
+            self._patience.look(self._stamp())
+        return self.writer.running or not self._patience.left_s(now)
+
+    def _stamp(self) -> tuple:
+        """Stands for all that the writer's success rests on."""
+        location, spool, aside = self.location, self.folder / SPOOL_FOLDER, self.folder / SET_ASIDE
+        slides = [location.with_name(location.name + suffix) for suffix in ("", PART_SUFFIX, KEPT_SUFFIX, DAMAGED_SUFFIX)]
+        own = [self.folder / name for name in (SCAN_FILE, END, RELEASED_FILE)]
+        return stamp_of([*slides, *own, spool, aside, *_inside(spool), *_inside(aside)])
+
+    def _set_state(self, end: Mapping | None, now: float) -> None:
         needed = (self.writer, self.proxy) if end is None else (self.writer,)
         failing = [child for child in needed if child.hopeless]
         self.error = _text(self._writer_says, "error")
         given_up = self.writer.running and self._writer_says.get("state") == "failed"
-        if failing or given_up or self._fails_again:
+        if failing or given_up or self._patience.fails_again:
             self.error = (
                 self.error
-                or self._last_words
+                or self._patience.reason
                 or f"a process of the scan fails again and again: {_last_line((failing or [self.writer])[0])}"
             )
             self._say_once("failed", logging.ERROR, "%s: %s; its planes are kept", self.plan.name, self.error)
+            if not self.writer.running and (left_s := self._patience.left_s(now)):
+                self.error += f" (tried again in {in_words(left_s)}, when its files change, or when it is told to finish)"
             self.state = State.FAILED
         elif end is not None:
             self._say_once("finishing", logging.INFO, "%s: all planes are there; the slide is completed", self.plan.name)
             self.state = State.FINISHING
         else:
-            heard = _number(self._proxy_says, "last_heard_s_ago", WAITING_S)
+            heard = _number(self._proxy_says, "last_heard_s_ago", WAITING_S) + self._silent_s
             self.state = State.ACQUIRING if self.address and heard < WAITING_S else State.WAITING
+        self.error = self.error or self._hung or self._remark
 
     def _end_if_idle(self) -> None:
         """End a scan that nothing was heard of for long."""
-        heard = _number(self._proxy_says, "last_heard_s_ago", 0.0)
+        heard = _number(self._proxy_says, "last_heard_s_ago", 0.0) + self._silent_s
         if self.proxy.running and self._proxy_says.get("pid") == self.proxy.pid and heard > self.means.idle_s:
             log.warning("%s: nothing was heard for %.0f s; it is finished as it is", self.plan.name, heard)
             self.end(early=True, reason=f"nothing was heard of the scanner for {self.means.idle_s:.0f} s")
 
-    def _end_as_wanted(self) -> None:
-        """Tell the end once no proxy is there, not even one that another manager started."""
-        if self._wanted_end is not None and not self.proxy.running and not is_claimed(self.folder / PROXY_LOCK):
-            if self._end() is None:  # else the proxy told it in its last moment
-                write_end(self.folder, **self._wanted_end)
-            self._wanted_end = None
+    def _have_end_kept(self, end: Mapping | None, now: float) -> None:
+        """Tell the end once no proxy is there; and what it told itself is on the disk when its name is there as well."""
+        if self._end_is_durable or (end is None and self._wanted_end is None):
+            return
+        if self._errand is None:
+            if now < self._next_errand or (end is None and not self._all_gone(now, "proxy")):
+                return
+            self._next_errand = now + RETRY_S
+            if self._end() is None:  # the proxy did not tell it in its last moment
+                self._errand = Errand(partial(write_end, self.folder, **self._wanted_end))
+            else:
+                self._errand = Errand(partial(sync_folder, self.folder))
+        try:
+            done = self._errand.look()
+        except BaseException:
+            self._errand = None
+            raise
+        if done:
+            self._errand, self._wanted_end, self._end_is_durable, self._hung = None, None, True, ""
+        elif (lasts_s := self._errand.lasts_s) > SLOW_S:
+            self._hung = f"the disk has been taking the scan's end for {lasts_s:.0f} s"
 
-    def _complete(self) -> None:
-        if self.proxy.running:
-            self.proxy.tell_to_end()
-            self.proxy.end()
+    def _all_gone(self, now: float, *names: str) -> bool:
+        """Have processes of the scan end; whether none is there any more, not even one that another manager started.
+
+        Never waits. What keeps them is told in `_hung`; then nothing is deleted, and no other is started in their place.
+        """
+        children = [getattr(self, name) for name in names]
+        reasons = [reason for child in children if (reason := child.press(now, self.means.ending_s))]
+        if not any(child.running for child in children):
+            reasons = [f"its {name} {held}" for name in names if (held := held_by_another(self.folder, name))]
+            if not reasons:
+                self._hung = ""
+                return True
+        self._hung = "; ".join(reasons)
+        return False
+
+    def _complete(self, now: float) -> None:
+        if not self._all_gone(now, "proxy"):
+            self.state, self.error = State.FINISHING, self._hung
+            return
         self._look_now()
         # a proxy that was killed may not have said how many there were in the end: the end does, or who verified them
         planes = max(self.acknowledged, _whole(self._end() or {}, "planes"), _whole(self._writer_says, "written"))
@@ -258,16 +363,14 @@ class SupervisedScan:
         log.info("%s: complete, %d planes in %s", self.plan.name, self.acknowledged, self.location)
 
     def _discard(self, now: float) -> None:
-        self.tell_to_end()
-        self.proxy.look(now)
-        self.writer.look(now)
-        if self.proxy.running or self.writer.running:
+        if not self._all_gone(now, "proxy", "writer"):
+            self.state, self.error = State.FINISHING, self._hung
             return
-        for suffix in (PART_SUFFIX, KEPT_SUFFIX, DAMAGED_SUFFIX):
-            self.location.with_name(self.location.name + suffix).unlink(missing_ok=True)
+        for path in (part_of(self.location), kept_of(self.location), *damaged_of(self.location)):
+            path.unlink(missing_ok=True)
         self._on_over(self, State.DISCARDED)
         clear_away(self.folder)
-        self.address, self.state = "", State.DISCARDED
+        self.address, self.error, self.state = "", "", State.DISCARDED
         log.info("%s: discarded, as its scanner wished", self.plan.name)
 
     # files
@@ -330,6 +433,24 @@ def clear_away(folder: Path) -> None:
     os.replace(folder, gone)
     sync_folder(folder.parent)
     shutil.rmtree(gone, ignore_errors=True)
+
+
+def close_scans(scans: Sequence[SupervisedScan], timeout_s: float = ENDING_S, killed_s: float = KILLED_S) -> None:
+    """End the processes of all scans in order, each after what it has begun; those that do not are killed.
+
+    One that is there even then is told of and left. Takes little longer than both times, however many there are.
+    """
+    for child in end_all([child for scan in scans for child in scan.processes], timeout_s, killed_s):
+        log.error("process %d does not end: it waits for a disk that does not answer; it is left alone: %s", child.pid, child.log)
+    for scan in scans:
+        scan.leave(killed_s / max(len(scans), 1))
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return [folder / name for name in sorted(os.listdir(folder))]
+    except OSError:
+        return []
 
 
 def _last_line(child: Child) -> str:

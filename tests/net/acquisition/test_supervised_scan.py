@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from scans import UID, plan
+from scans import UID, plan, until
 
 from rawmosaic.net.acquisition.files import read_json, replace_json
 from rawmosaic.net.acquisition.intake import write_end
@@ -23,13 +24,18 @@ class Process:
         self.pid = pid
         self.ends_with: int | None = None
         self.last_act = lambda: None
+        self.hangs = ""
+        self.hurried = False
+        self.starts: list[float] = []
 
     @property
     def running(self) -> bool:
         return self.pid is not None
 
     def keep(self, now: float) -> None:
-        """It is started by the test."""
+        """It is started by the test; when it might have been is noted."""
+        if self.pid is None:
+            self.starts.append(now)
 
     def look(self, now: float) -> int | None:  # noqa: ARG002
         if self.pid is None or self.ends_with is None:
@@ -39,10 +45,17 @@ class Process:
         return self.ends_with
 
     def tell_to_end(self) -> None:
-        self.ends_with = 0
+        if not self.hangs:
+            self.ends_with = 0
 
-    def end(self) -> None:
-        self.pid = None
+    def press(self, now: float, _patience_s: float) -> str:
+        self.tell_to_end()
+        self.look(now)
+        return self.hangs if self.pid is not None else ""
+
+    def hurry(self) -> None:
+        """It is started by the test."""
+        self.hurried = True
 
     def said(self) -> str:
         return ""
@@ -56,10 +69,20 @@ def scan(tmp_path: Path) -> SupervisedScan:
     return made
 
 
+def until_ended(scan: SupervisedScan, now: float) -> None:
+    """Until the disk has the end."""
+
+    def ended() -> bool:
+        scan.step(now)
+        return scan.ended is not None
+
+    until(ended)
+
+
 def test_what_a_proxy_told_in_its_last_moment_is_not_told_otherwise(scan):
     scan.proxy.last_act = lambda: write_end(scan.folder, planes=7)  # its scanner hears that it is finished
     scan.end(early=True, discard=True, reason="somebody ended it")
-    scan.step(0.0)
+    until_ended(scan, 0.0)
     end = read_json(scan.folder / "end.json")
     assert (end["planes"], end["early"], end["discard"]) == (7, False, False)
     scan.step(1.0)
@@ -76,7 +99,7 @@ def test_an_end_is_not_told_while_a_proxy_of_another_manager_is_there(scan):
         assert not (scan.folder / "end.json").exists()
     finally:
         os.close(descriptor)
-    scan.step(2.0)
+    until_ended(scan, 2.0)
     assert read_json(scan.folder / "end.json")["reason"] == "somebody ended it"
 
 
@@ -114,6 +137,7 @@ def test_all_of_a_discarded_scan_goes(scan, tmp_path):
         (tmp_path / f"a scan.h5.{ending}").write_bytes(b"planes")
     write_end(scan.folder, early=True, discard=True)
     scan.step(0.0)
+    scan.leave(60.0)
     assert scan.state is State.DISCARDED
     assert list(tmp_path.iterdir()) == []
 
@@ -126,3 +150,109 @@ def test_a_folder_that_holds_anything_but_half_a_plan_is_never_deleted(tmp_path)
             (folder / entry).touch()
     assert [folder.name for folder in found_folders(tmp_path)] == ["planes.scan", f"{UID}.scan"]
     assert sorted(folder.name for folder in tmp_path.iterdir()) == ["planes.scan", f"{UID}.scan"]
+
+
+@pytest.mark.parametrize("discard", [False, True])
+def test_a_process_that_cannot_be_killed_is_told_of_and_nothing_is_deleted_or_started_beside_it(scan, discard):
+    scan.proxy.hangs = "process 11 does not end"
+    if discard:
+        write_end(scan.folder, early=True, discard=True)
+    else:
+        scan.end(early=True, reason="somebody ended it")
+    for now in (0.0, 100.0, 10_000.0):
+        scan.step(now)
+        assert scan.error == "process 11 does not end"
+    scan.leave(60.0)
+    assert scan.proxy.starts == []
+    assert (scan.folder / "scan.json").exists()
+    assert (scan.folder / "end.json").exists() == discard
+    scan.proxy.hangs = ""  # the disk is back
+    until_over = (lambda: scan.state is State.DISCARDED) if discard else (lambda: scan.ended is not None)
+
+    def over() -> bool:
+        scan.step(10_001.0)
+        return until_over()
+
+    until(over)
+    scan.leave(60.0)
+
+
+def test_nothing_is_deleted_while_a_process_of_another_manager_is_there(scan):
+    replace_json(scan.folder / "writer.json", {"pid": 4711, "state": "writing"})
+    descriptor = os.open(scan.folder / "writer.lock", os.O_RDWR | os.O_CREAT)
+    try:
+        assert claim(descriptor)
+        write_end(scan.folder, early=True, discard=True)
+        scan.step(0.0)
+        scan.step(1.0)
+        assert (scan.folder / "scan.json").exists()
+        assert "4711" in scan.error
+    finally:
+        os.close(descriptor)
+    scan.leave(60.0)
+    scan.step(2.0)
+    assert scan.state is State.DISCARDED
+
+
+def test_a_proxy_that_says_nothing_any_more_is_told_of_and_its_scanner_counts_as_silent(scan):
+    scan.means, scan.writer.pid = replace(scan.means, idle_s=100.0), None
+    replace_json(scan.folder / "proxy.json", {"pid": 11, "address": "tcp://127.0.0.1:1", "last_heard_s_ago": 1.0})
+    scan.step(0.0)
+    assert (scan.state, scan.error) == (State.ACQUIRING, "")
+    scan.step(30.0)
+    assert scan.state is State.WAITING
+    assert "process 11" in scan.error
+    replace_json(scan.folder / "proxy.json", {"pid": 11, "address": "tcp://127.0.0.1:1", "last_heard_s_ago": 0.0})
+    scan.step(31.0)
+    assert (scan.state, scan.error) == (State.ACQUIRING, "")
+    scan.step(200.0)
+    until_ended(scan, 201.0)
+    assert "nothing was heard" in read_json(scan.folder / "end.json")["reason"]
+
+
+def failed_twice(scan: SupervisedScan, now: float) -> float:
+    """A writer of a scan that was ended fails, and the next for the same reason; when."""
+    write_end(scan.folder, planes=7)
+    for _ in range(2):
+        now += 1.0
+        scan.writer.pid, scan.writer.ends_with = 12, 1
+        replace_json(scan.folder / "writer.json", {"pid": 12, "state": "failed", "error": "a plane is damaged"})
+        scan.step(now)
+    scan.leave(60.0)
+    scan.writer.starts.clear()
+    return now
+
+
+def test_a_writer_that_fails_again_and_again_rests_longer_and_longer_and_it_is_told_when_it_is_tried(scan):
+    now, rests = failed_twice(scan, 0.0), []
+    for _ in range(7):
+        began = now
+        while not scan.writer.starts:
+            now += 5.0
+            scan.step(now)
+        rests.append(now - began)
+        scan.writer.pid, scan.writer.ends_with = 12, 1
+        scan.step(now)
+        scan.writer.starts.clear()
+    assert rests == [30.0, 60.0, 120.0, 240.0, 480.0, 600.0, 600.0]
+    scan.step(now + 60.0)
+    assert scan.state is State.FAILED
+    assert "a plane is damaged (tried again in 9 min" in scan.error
+
+
+@pytest.mark.parametrize("change", ["a file comes", "a file is mended", "somebody asks"])
+def test_a_writer_that_rests_is_tried_at_once_when_something_changed(scan, tmp_path, change):
+    part = tmp_path / "a scan.h5.part"
+    part.write_bytes(b"damaged")
+    now = failed_twice(scan, 0.0)
+    scan.step(now + 10.0)
+    assert scan.writer.starts == []
+    if change == "a file comes":
+        (tmp_path / "a scan.h5").touch()
+    elif change == "a file is mended":
+        part.write_bytes(b"mended.")
+    else:
+        scan.end()
+        assert scan.writer.hurried
+    scan.step(now + 15.0)
+    assert scan.writer.starts == [now + 15.0]
