@@ -43,6 +43,9 @@ LOOK_S = 0.05
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.05, 0.8
 """Before a request is repeated that the server was too busy for."""
 
+DUE_S = 3.0
+"""Who follows something hears a word every two seconds; he waits for it when none came for so long."""
+
 QUIET_S = 6.0
 """A request that goes on is sent again after this silence."""
 
@@ -125,6 +128,23 @@ class Connection:
         needs. `wanted` is asked every now and then: where it says no, the request is cancelled. Raises UnreachableError,
         AccessError, NoLongerWantedError, and what the server answers.
         """
+        self._line.begin_asking()
+        try:
+            return self._answer_to(op, slide, body or {}, buffers, priority, timeout_s, wanted, answer_nbytes)
+        finally:
+            self._line.end_asking()
+
+    def _answer_to(
+        self,
+        op: str,
+        slide: str,
+        body: Mapping,
+        buffers: Sequence[Buffer],
+        priority: int,
+        timeout_s: float,
+        wanted: Callable[[], bool] | None,
+        answer_nbytes: int,
+    ) -> Reply:
         wire, line, where = self._wire, self._line, self._wire.where(slide)
         if line.given_up:
             timeout_s = min(timeout_s, IMPATIENCE_S)
@@ -143,7 +163,7 @@ class Connection:
                 wire.cancel(ours)
                 wire.hang_up(LINGER_MS)
                 patience.try_again()
-            if patience.may_send(now) and (number := wire.send(op, slide, body or {}, buffers, priority)) is not None:
+            if patience.may_send(now) and (number := wire.send(op, slide, body, buffers, priority)) is not None:
                 ours.append(number)
                 patience.sent_at, breaks = now, wire.breaks
             for reply in wire.replies(LOOK_S, to_send=patience.may_send(now)):
@@ -172,9 +192,13 @@ class Connection:
         wire = self._wire
         number: int | None = None
         breaks, heard_at, first, not_before = wire.breaks, time.monotonic(), True, 0.0
+        waits = False
         try:
             while not ended():
                 now = time.monotonic()
+                if not waits and now - heard_at > DUE_S:
+                    waits = True
+                    self._line.begin_asking()
                 if number is not None and now - heard_at > quiet_s:
                     wire.hang_up()
                     number = None
@@ -185,6 +209,9 @@ class Connection:
                     if reply.id != number:
                         continue
                     heard_at = time.monotonic()
+                    if waits:
+                        waits = False
+                        self._line.end_asking()
                     if reply.status == ERROR:
                         if reply.body.get("error") not in REPEATABLE:
                             raise error_from(reply.body, wire.where(slide))
@@ -198,6 +225,8 @@ class Connection:
                 if breaks != wire.breaks:
                     number, breaks = None, wire.breaks
         finally:
+            if waits:
+                self._line.end_asking()
             if number is not None and not self._line.closed:
                 wire.cancel([number])
 
@@ -250,6 +279,11 @@ class ConnectionPool:
         """`Connection.request` on a connection that nobody else uses meanwhile."""
         with self._borrowed(wanted) as connection:
             return connection.request(op, slide, wanted=wanted, timeout_s=timeout_s, **options)
+
+    @property
+    def silent_s(self) -> float:
+        """For how long somebody has been waiting without any word from the server."""
+        return self._line.silent_s
 
     def connection(self) -> Connection:
         """A connection beside the pool's own, for one thread; whoever asks for it closes it, before the pool."""

@@ -42,6 +42,9 @@ PARALLEL_READS = 8
 """Requests under way at once: while some wait for the network, others decode."""
 
 FACTS_NBYTES = 4 << 20
+AWAY_S = 2.0
+"""A server that somebody has been waiting for so long is said not to answer."""
+
 HINT_S = 0.1
 """A hint is not sent sooner than this after the last."""
 
@@ -122,6 +125,11 @@ class RemoteSlide(Slide):
     def replaced(self) -> bool:
         """Whether the server has another slide under this name now."""
         return self._replaced
+
+    @property
+    def away(self) -> str:
+        """The server's address while it does not answer."""
+        return self._server.address if not self._closed and self._server.pool.silent_s > AWAY_S else ""
 
     @property
     def overview(self) -> RemoteSlide | None:

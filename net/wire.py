@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import socket as sockets
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -40,6 +41,12 @@ LINGER_MS = 100
 REPEATABLE = ("busy", "lost")
 """Errors after which the same request may be answered later."""
 
+GAP_S = 1.0
+"""Who pans while nothing comes takes back what he asked for, and asks for something else."""
+
+RETRY_S = 3.0
+"""Who still wants what could not be had asks again sooner than this."""
+
 _MONITORS = itertools.count()
 _MECHANISM_MISMATCH = 0x11000002  # ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH
 _EVENTS = (
@@ -53,7 +60,7 @@ _EVENTS = (
 
 
 class Line:
-    """What all connections to one server know together. Plain values, set and read by any thread."""
+    """What all connections to one server know together. Any thread."""
 
     def __init__(self):
         self.heard_at = float("-inf")
@@ -61,10 +68,37 @@ class Line:
         self.given_up = False
         """Whether a request failed since because the server did not answer."""
         self.closed = False
+        self._lock = threading.Lock()
+        self._asking, self._asked_at, self._left_at = 0, 0.0, float("-inf")
 
     def heard(self) -> None:
         """A message came."""
-        self.heard_at, self.given_up = time.monotonic(), False
+        with self._lock:
+            self.heard_at, self.given_up = time.monotonic(), False
+            self._asked_at, self._left_at = self.heard_at, float("-inf")
+
+    def begin_asking(self) -> None:
+        """Somebody waits for an answer from now on. Who asks right after somebody who went away has waited as long as he."""
+        with self._lock:
+            now = time.monotonic()
+            if not (self._asking or self.given_up or now - self._left_at < GAP_S):
+                self._asked_at = now
+            self._asking += 1
+
+    def end_asking(self) -> None:
+        """He has it, or waits no longer."""
+        with self._lock:
+            self._asking -= 1
+            if not self._asking and self.heard_at < self._asked_at:
+                self._left_at = time.monotonic()
+
+    @property
+    def silent_s(self) -> float:
+        """For how long somebody has been waiting without any word from the server; 0 where nobody waits, nor tries again."""
+        with self._lock:
+            now = time.monotonic()
+            tries_again = self.given_up and now - self._left_at < RETRY_S
+            return now - self._asked_at if self._asking or tries_again else 0.0
 
 
 class Wire:

@@ -191,6 +191,12 @@ class Slide(ABC):
         this one stays true, and opening the location shows the other. Asked of slides that grow, once a second. Any thread."""
         return False
 
+    @property
+    def away(self) -> str:
+        """Who does not answer just now, as it is told to people: a server whose tiles are waited for. Empty while all goes well,
+        and for whatever lies on this machine. Asks nothing; any thread."""
+        return ""
+
     def refresh(self) -> np.ndarray:
         """Take in what was acquired since: (n, 4) int32 planes (field, channel, z, t) that came; none in a finished slide.
 

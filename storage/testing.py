@@ -287,6 +287,11 @@ class WrappedSlide(Slide):
         """(65536,) uint64 counts of acquired pixels of a channel."""
         return self.slide.histogram(channel)
 
+    @property
+    def away(self) -> str:
+        """Who does not answer just now."""
+        return self.slide.away
+
     def close(self) -> None:
         """Close the wrapped slide."""
         self.slide.close()

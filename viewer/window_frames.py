@@ -131,7 +131,7 @@ class Frames:
 
 
 def title(slide: Slide, engine: Engine | None = None) -> str:
-    """The window's title: the slide's name, z and t where there are several, the scale, what cannot be read."""
+    """The window's title: the slide's name, z and t where there are several, the scale, what cannot be read, who is away."""
     parts = [slide.header.name]
     if engine is not None:
         for axis, size in (("z", slide.size_z), ("t", slide.size_t)):
@@ -140,4 +140,6 @@ def title(slide: Slide, engine: Engine | None = None) -> str:
         parts.append(f"{digits(100 * engine.camera.scale)} %")
         if unreadable := len(getattr(slide, "unreadable", ())):
             parts.append(f"{unreadable} planes unreadable")
+        if slide.away:
+            parts.append(f"{slide.away} does not answer")
     return "  ·  ".join(parts) + " — rawmosaic"

@@ -26,6 +26,9 @@ MOST_PROBLEMS = 20
 PROBLEM_AGAIN_S = 60.0
 """A problem that was away for so long is told again when it comes back."""
 
+SILENCE_LOOK_S = 0.25
+"""How often one looks whether a server that does not answer is back."""
+
 KINDS = ("info", "warning", "error")
 
 
@@ -99,6 +102,8 @@ class Desk:
     unread: int = 0
     gravest_unread: str = KINDS[0]
     picture_changed: bool = False
+    away: str = ""
+    """Who does not answer just now, and is waited for; empty while all goes well."""
     _latest: Message | None = None
     _again_in_s: float | None = None
     _problems: dict[str, float] = field(default_factory=dict)
@@ -120,9 +125,18 @@ class Desk:
         """Keep a line in the list of messages alone."""
         self._keep(text, kind)
 
+    def note_silence(self) -> None:
+        """Keep a line on a server that does not answer; the status line says so until it does."""
+        away = self.slide.away
+        if away and away != self.away:
+            self.note(silence_text(away), "warning")
+        self.away = away
+        if away:
+            self.look_again(SILENCE_LOOK_S)
+
     def note_problems(self) -> None:
         """Keep lines on tiles that cannot be read, each once while it lasts; the status line counts them."""
-        if not self.engine.report.tiles_failed:
+        if not self.engine.report.tiles_failed or self.away:  # of a server that is away, that is all there is to say
             return
         now = time.monotonic()
         for problem in self.engine.failures():
@@ -184,3 +198,8 @@ class Desk:
         known = range(len(self.engine.channels))
         chosen = sorted(number for number in self.selected if number in known)
         return chosen or [min(self.active_channel, len(self.engine.channels) - 1)]
+
+
+def silence_text(away: str) -> str:
+    """What is said while somebody does not answer."""
+    return f"{away} does not answer; trying again"

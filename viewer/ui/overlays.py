@@ -11,7 +11,7 @@ from rawmosaic.viewer.places import equivalent_magnification
 from rawmosaic.viewer.probe import counts_at, spot_at
 from rawmosaic.viewer.scale_bar import fitting_bar
 from rawmosaic.viewer.ui import theme
-from rawmosaic.viewer.ui.desk import Desk
+from rawmosaic.viewer.ui.desk import Desk, silence_text
 from rawmosaic.viewer.ui.widgets import overlay, packed, panel, place_within, shortened, stay_within, told, wrapped
 from rawmosaic.viewer.zoom import digits
 
@@ -39,7 +39,7 @@ def status_line(desk: Desk, area: Rect) -> None:
         left = imgui.get_item_rect_max().x + theme.units(18) - x
         if place:
             room = width - left
-            if desk.message is not None:
+            if desk.message is not None or desk.away:
                 room -= min(imgui.calc_text_size(message).x, MESSAGE_SHARE * width) + theme.units(28)
             imgui.same_line(left)
             imgui.text(shortened(place, room))
@@ -85,7 +85,9 @@ def place_text(desk: Desk) -> str:
 
 
 def news(desk: Desk) -> tuple[str, str]:
-    """(text, kind): a message, else what is being loaded or cannot be read."""
+    """(text, kind): who does not answer, else a message, else what is being loaded or cannot be read."""
+    if desk.away:
+        return silence_text(desk.away), "warning"
     if (message := desk.message) is not None:
         return message.text, message.kind
     report = desk.engine.report

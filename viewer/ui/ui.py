@@ -75,6 +75,7 @@ class Panels:
         return desk.shown.side and size_px[0] >= (SIDE_UNITS + LEAST_PICTURE_UNITS) * scale
 
     def _build(self, desk: Desk, area: Rect, size_px: tuple[int, int], scale: float) -> None:
+        desk.note_silence()
         desk.note_problems()
         below = round(self._toolbar_height(desk, scale))
         if desk.shown.toolbar:
