@@ -58,7 +58,7 @@ def changed_at_once(path: str | os.PathLike) -> Iterator[h5py.File]:
 def carry_over_changes(path: str | os.PathLike) -> bool:
     """Bring changes to their end that a kill interrupted after they were noted; whether there were any. Harmless when repeated.
 
-    Raises DamagedSlideError for a note that is not what was written, OSError.
+    Raises DamagedSlideError for a note that is not what was written, or not for this file; OSError.
     """
     path, note = Path(path), _note_of(path)
     try:
@@ -79,7 +79,9 @@ def being_changed(path: str | os.PathLike) -> bool:
 
 def forget_changes(path: str | os.PathLike) -> None:
     """Nothing is to be carried over: the file goes, or is begun anew. OSError."""
-    _note_of(Path(path)).unlink(missing_ok=True)
+    note = _note_of(Path(path))
+    for place in (note, _fresh(note)):
+        place.unlink(missing_ok=True)
 
 
 def end_in_use(raw: io.RawIOBase) -> int:
@@ -182,10 +184,15 @@ def _note_of(path: Path) -> Path:
     return path.with_name(path.name + NOTE_SUFFIX)
 
 
+def _fresh(note: Path) -> Path:
+    """Where a note is written before it has its name."""
+    return note.with_name(note.name + ".new")
+
+
 def _keep(path: Path, data: bytes) -> None:
     """The note is there, whole and durable, or not at all."""
     note = _note_of(path)
-    new = note.with_name(note.name + ".new")
+    new = _fresh(note)
     with open(new, "wb") as file:
         file.write(data)
         file.flush()
@@ -197,8 +204,16 @@ def _keep(path: Path, data: bytes) -> None:
 def _carry_over(raw: io.RawIOBase, data: bytes, path: Path) -> None:
     content, crc = data[: -_CRC.size], data[-_CRC.size :]
     if len(data) < _HEAD.size + _CRC.size or _CRC.unpack(crc)[0] != zlib.crc32(content) or not content.startswith(_MAGIC):
-        raise DamagedSlideError("the changes noted beside the file are not what was written there", location=_note_of(path))
+        raise DamagedSlideError(
+            f"the changes noted beside {path.name} are not what was written there; move them away, and the file stands as it is",
+            location=_note_of(path),
+        )
     _, count, size = _HEAD.unpack_from(content)
+    if raw.seek(0, os.SEEK_END) < size:  # it had that size, synced, before anything was noted
+        raise DamagedSlideError(
+            f"these changes are not for {path.name}, which is shorter than the file that they were noted for; move them away",
+            location=_note_of(path),
+        )
     at = _HEAD.size
     for _ in range(count):
         offset, nbytes = struct.unpack_from("<QI", content, at)

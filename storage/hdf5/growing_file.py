@@ -134,7 +134,9 @@ class GrowingFile:
             "size_t": size_t,
             "orientation": orientation,
             "finished": False,
-        } | ({"scan_uid": scan_uid} if scan_uid else {})
+        }
+        attributes |= {"scan_uid": scan_uid} if scan_uid else {}
+        attributes |= {"irreplaceable": True} if patient else {}
         try:
             room.reach(_SLACK_NBYTES + self._totals.nbytes + fields.nbytes + _tables_nbytes(position_sets))
             self._create(attributes, dict(header.extra), offsets_um, position_sets)

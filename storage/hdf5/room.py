@@ -22,11 +22,30 @@ class Room:
     """The space a growing file has been promised. The owner's lock guards it."""
 
     def __init__(self, path: str | os.PathLike):
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
-        self._folder = Path(path).resolve().parent
+        self._path = Path(path)
+        self._folder = self._path.resolve().parent
         self._end = 0
-        self.claimed = claim(self._descriptor)
+        self.claimed = False
         """Whether the file is this owner's alone."""
+        while True:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+            self.claimed = claim(self._descriptor)
+            if not self.claimed or self.has_its_name:
+                break
+            self.close()  # renamed or deleted by who had it before
+
+    @property
+    def has_its_name(self) -> bool:
+        """Whether the file still is the one of that name."""
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), os.stat(self._path))
+        except OSError:
+            return False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the file has no byte."""
+        return os.fstat(self._descriptor).st_size == 0
 
     def reach(self, end: int) -> None:
         """Make sure that the file can grow to `end` bytes; OSError where it cannot."""

@@ -24,10 +24,10 @@ from rawmosaic.storage.hdf5.at_once import forget_changes
 from rawmosaic.storage.hdf5.final_name import take_final_name
 from rawmosaic.storage.hdf5.followed import taken_away
 from rawmosaic.storage.hdf5.growing_file import GrowingFile, Tables
+from rawmosaic.storage.hdf5.left_behind import part_of, refuse_beside_kept, refuse_to_overwrite
 from rawmosaic.storage.hdf5.prepared import Preparer
 from rawmosaic.storage.hdf5.room import Room, give_back_unused
 from rawmosaic.storage.hdf5.stored_crcs import StoredCrcs
-from rawmosaic.storage.opening import PART_SUFFIX
 from rawmosaic.storage.pyramid import Tiling
 from rawmosaic.storage.slide import FIELD_DTYPE, Channel, Header, PositionSet, new_fields
 
@@ -131,15 +131,14 @@ class SlideWriter:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="slide-writer")
         self._keeper: threading.Thread | None = None
         self._wake, self._ending = threading.Event(), False
-        self._part = self.path.with_name(self.path.name + PART_SUFFIX)
+        self._part = part_of(self.path)
         self._file: GrowingFile | None = None
         self._sealed = False
         self._room_ahead: Room | None = None
+        mine = False
         try:
-            self._room_ahead = Room(self._part)
-            if not self._room_ahead.claimed:
-                self._stop()
-                raise WriteError(f"another program is writing this slide: it has locked {self._part.name}", location=self.path)
+            self._claim_part(scan_uid)
+            mine = True
             forget_changes(self._part)
             self._file = GrowingFile(
                 self._part,
@@ -164,10 +163,30 @@ class SlideWriter:
         except WriteError:
             raise
         except (OSError, RuntimeError) as error:
-            self._delete()
+            if mine:
+                self._delete()
+            else:
+                self._stop()
             raise WriteError(f"cannot be created: {error}", location=self.path) from error
         self._keeper = threading.Thread(target=self._keep, name="slide-keeper", daemon=True)
         self._keeper.start()
+
+    def _claim_part(self, scan_uid: str) -> None:
+        """Have NAME.part to itself: claimed, then looked at, and only then to be overwritten. WriteError, OSError."""
+        refuse_beside_kept(self.path, scan_uid)
+        self._room_ahead = Room(self._part)
+        try:
+            if not self._room_ahead.claimed:
+                raise WriteError(f"another program is writing this slide: it has locked {self._part.name}", location=self.path)
+            refuse_to_overwrite(self._part)
+            refuse_beside_kept(self.path, scan_uid)  # what lay there may have taken that name just now
+        except WriteError:
+            empty = self._room_ahead.claimed and self._room_ahead.is_empty
+            self._stop()
+            if empty:
+                with contextlib.suppress(OSError):
+                    self._part.unlink()
+            raise
 
     # planes
 
@@ -285,6 +304,8 @@ class SlideWriter:
                 if self._file is not None:
                     self._seal(ended_early)
                 self._sealed = False
+                if not self._room_ahead.has_its_name:
+                    raise WriteError(f"{self._part.name} was moved away or replaced by another program", location=self.path)
                 take_final_name(self._part, self.path, self._room_ahead.close)
 
     def seal(self, ended_early: str = "") -> None:
@@ -344,9 +365,11 @@ class SlideWriter:
 
     def _delete(self) -> None:
         with taken_away(self._part):
+            own = self._room_ahead is not None and self._room_ahead.has_its_name
             self._stop()
-            forget_changes(self._part)
-            self._part.unlink(missing_ok=True)
+            if own:
+                forget_changes(self._part)
+                self._part.unlink(missing_ok=True)
 
     def _stop(self) -> None:
         self._failure = self._failure or WriteError("writing was given up", location=self.path)

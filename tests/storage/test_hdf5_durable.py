@@ -27,11 +27,11 @@ class KilledError(Exception):
     """Stands for a kill: nothing of what follows happens."""
 
 
-def sealed_but_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, after: int) -> Path:
+def sealed_but_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, after: int, irreplaceable: bool = True) -> Path:
     """A slide whose writer was killed while it was sealed: a copy of its folder at that moment."""
     path = tmp_path / "writing" / "slide.h5"
     path.parent.mkdir()
-    slide_writer = SlideWriter(path, field_shape=SHAPE, channels=["a", "b"], irreplaceable=True)
+    slide_writer = SlideWriter(path, field_shape=SHAPE, channels=["a", "b"], irreplaceable=irreplaceable)
     acquire(slide_writer, range(8))
     right = getattr(at_once, step)
     calls = []
@@ -47,6 +47,7 @@ def sealed_but_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, a
         raise KilledError
 
     monkeypatch.setattr(at_once, step, killed)
+    monkeypatch.setattr(slide_writer, "abort", slide_writer.leave)  # who is killed clears nothing away
     with pytest.raises(KilledError):
         slide_writer.seal()
     assert calls
@@ -94,7 +95,7 @@ def test_slide_killed_while_it_is_sealed_is_as_before_or_finished(
 
 
 def test_slide_that_is_written_again_knows_nothing_of_changes_to_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    path = sealed_but_for(tmp_path, monkeypatch, "_carry_over", 1)
+    path = sealed_but_for(tmp_path, monkeypatch, "_carry_over", 1, irreplaceable=False)
     with SlideWriter(path, field_shape=SHAPE, channels=["a", "b"]) as slide_writer:
         acquire(slide_writer, range(2))
         slide_writer.publish()
@@ -225,6 +226,7 @@ def test_copy_that_takes_the_final_name_is_on_the_disk_before(tmp_path: Path, mo
 
     monkeypatch.setattr(final_name, "os", SimpleNamespace(name="nt", replace=renamed))
     monkeypatch.setattr(final_name, "sync_file", lambda _: steps.append("synced"))
+    monkeypatch.setattr(final_name, "PATIENCE_S", 0.0)
     final_name.take_final_name(part, path)
     assert steps == ["renamed", "synced", "renamed"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.h5"]
