@@ -27,21 +27,28 @@ from os import cpu_count
 from pathlib import Path
 from queue import SimpleQueue
 
+import numpy as np
+
 from rawmosaic.net.acquisition.files import read_json, replace_json
 from rawmosaic.net.acquisition.ledger import Ledger
 from rawmosaic.net.acquisition.messages import RAW, PlaneHeader, checked_pixels
 from rawmosaic.net.acquisition.plan import ScanPlan
+from rawmosaic.net.acquisition.safe_mark import unknown_records
 from rawmosaic.net.acquisition.spool import (
+    DAMAGED_FOLDER,
+    RELEASED_DTYPE,
     RELEASED_FILE,
     SEGMENT_NBYTES,
     SPOOL_FOLDER,
     PlaneFacts,
+    Position,
+    ReleasedList,
     SpoolWriter,
-    append_released,
     planes_in,
     planes_of_segment,
-    read_released,
+    released_facts,
     released_rows,
+    segments,
 )
 from rawmosaic.net.protocol import Buffer, BusyError, ConflictError, EndedError
 from rawmosaic.storage.errors import DamagedSlideError, ProtocolError, SlideError, WriteError
@@ -105,6 +112,8 @@ class Intake:
         Why nothing is taken in now; empty where something is.
     acknowledged, acknowledged_nbytes
         Planes that are safe, and bytes of those that became so since this began.
+    n_unknown
+        Planes that were safe, and of which nothing can be read any more.
     failure
         What a thread of the intake broke down with; None while all is well.
     """
@@ -132,7 +141,9 @@ class Intake:
         self._lost: WriteError | None = None
         self._lost_segment = 0
         self._syncing_since: float | None = None
-        self._released = 0
+        self._rows_of: dict[int, bytearray] = {}
+        """Of each segment that was not released: RELEASED_DTYPE rows of its planes, known whatever becomes of the disk."""
+        self._damage_seen: set[int] = set()
         segment_nbytes = max(SMALLEST_SEGMENT_NBYTES, min(SEGMENT_NBYTES, spool_nbytes // SEGMENTS_A_BUDGET))
         self._spool = spool(self.folder / SPOOL_FOLDER, segment_nbytes)
         try:
@@ -185,18 +196,19 @@ class Intake:
 
     def release_written(self) -> None:
         """Let go of the segments that the writer has made part of the slide, by what it says. One thread. WriteError."""
+        self._look_at_damage()
         told = (read_json(self.folder / WRITER_FILE) or {}).get("releasable_segment")
         if not isinstance(told, int) or isinstance(told, bool):
             return
         segment = min(told, self._spool.segment - 1)
         if segment > self._released:
-            planes = [
-                facts
-                for number in range(self._released + 1, segment + 1)
-                for facts in planes_of_segment(self.folder / SPOOL_FOLDER, number)
-            ]
-            append_released(self.folder / RELEASED_FILE, segment, released_rows(planes))
+            self._spool.note_safe(self._spool.safe, durable=True)  # how many there were is not told by what is gone
+            numbers = range(self._released + 1, segment + 1)
+            rows = b"".join(bytes(self._rows_of.get(number, b"")) for number in numbers)
+            self._list.append(segment, np.frombuffer(rows, RELEASED_DTYPE))
             self._released = segment
+            for number in numbers:
+                self._rows_of.pop(number, None)
         self._spool.release(self._released)
         with self._changed:
             self._changed.notify_all()
@@ -218,16 +230,58 @@ class Intake:
     # at the start
 
     def _recover(self) -> None:
-        """Learn which planes are there."""
-        self._released, rows = read_released(self.folder / RELEASED_FILE)
+        """Learn which planes are there, and how many were."""
+        self._list = ReleasedList(self.folder / RELEASED_FILE)
+        self._released, rows = self._list.last, self._list.rows
+        self._list.rows = rows[:0]
         self._ledger.note_released(rows)
         self._spool.release(self._released)
-        for found in planes_in(self.folder / SPOOL_FOLDER):
+        self._note_set_aside()
+        greatest, n_known, n_unreadable = self._spool.safe.ordinal, len(rows), 0
+        for found in planes_in(self.folder / SPOOL_FOLDER, after=self._released):
+            facts, position = (found.facts, found.position) if isinstance(found, DamagedSlideError) else found
+            greatest = max(greatest, position.ordinal)
+            n_known, n_unreadable = n_known + (facts is not None), n_unreadable + (facts is None)
             if isinstance(found, DamagedSlideError):
                 log.error("%s; the scanner may send it again", found)
+            if facts is not None:
+                self._note_appended(facts, position, whole=not isinstance(found, DamagedSlideError))
+        self.n_unknown = unknown_records(greatest, n_known, n_unreadable)
+        self._spool.count_from(n_known + self.n_unknown)
+        if self.n_unknown:
+            self._ledger.keep_numbers(self.n_unknown)
+            log.error("%d planes were safe, and are damaged on the disk so that nothing can be read of them", self.n_unknown)
+
+    def _note_appended(self, facts: PlaneFacts, position: Position, *, whole: bool = True) -> None:
+        self._rows_of.setdefault(position.segment, bytearray()).extend(released_rows([facts]).tobytes())
+        with self._ledger_lock:
+            if whole:
+                self._ledger.note(facts)
+            elif not self._ledger.has(facts):
+                self._ledger.note_damaged(facts)
+
+    def _note_set_aside(self) -> None:
+        """Planes of released segments that the writer found damaged are not there."""
+        for found in planes_in(self.folder / DAMAGED_FOLDER):
+            if isinstance(found, DamagedSlideError):
+                self._damage_seen.add(found.position.segment)
+                if found.facts is not None and found.position.segment <= self._released:
+                    self._ledger.note_damaged(found.facts)
+
+    def _look_at_damage(self) -> None:
+        """Planes in which the writer finds damage meanwhile are not there any more; what was appended tells which they are."""
+        for segment in segments(self.folder / DAMAGED_FOLDER):
+            if segment in self._damage_seen or (rows := self._rows_of.get(segment)) is None:
                 continue
-            facts, _ = found
-            self._ledger.note(facts)
+            self._damage_seen.add(segment)
+            appended = np.frombuffer(bytes(rows), RELEASED_DTYPE)  # before looking: they are on the disk
+            whole = {facts.key for facts in planes_of_segment(self.folder / SPOOL_FOLDER, segment, payloads=True)}
+            for facts in map(released_facts, appended):
+                if facts.key not in whole:
+                    with self._ledger_lock:
+                        if self._ledger.has(facts):
+                            self._ledger.note_damaged(facts)
+                            self.acknowledged -= 1
 
     # the appender
 
@@ -255,14 +309,14 @@ class Intake:
         if not repeated:
             if self.end is not None:
                 raise EndedError("the scan was ended, and takes no more planes; begin another")
-            arrival.segment = self._append(facts, arrival.payload)
-            with self._ledger_lock:
-                self._ledger.note(facts)
+            position = self._append(facts, arrival.payload)
+            arrival.segment = position.segment
+            self._note_appended(facts, position)
         arrival.facts, arrival.is_new = facts, not repeated
         return {"field": facts.field, "repeated": repeated}
 
-    def _append(self, facts: PlaneFacts, payload: Buffer) -> int:
-        """Append as soon as there is room; the segment."""
+    def _append(self, facts: PlaneFacts, payload: Buffer) -> Position:
+        """Append as soon as there is room; where it lies."""
         since = time.monotonic()
         while True:
             self._rotate_if_wanted()
@@ -276,7 +330,7 @@ class Intake:
                 else:
                     self._n_appended += 1
                     self._say_held("")
-                    return position.segment
+                    return position
             self._say_held(reason)
             with self._changed:
                 if not (self._ending or self._giving_up):
@@ -322,12 +376,16 @@ class Intake:
         if self.end is not None:
             if bool(self.end.get("discard")) != bool(arrival.end.get("discard")):
                 raise ConflictError("the scan was ended already, and otherwise; its slide is on its way")
-            return {"planes": len(self._ledger), "repeated": True}
+            return {"planes": self.end.get("planes") or len(self._ledger), "repeated": True}
+        with self._ledger_lock:
+            n_here, n_damaged = len(self._ledger), self._ledger.n_damaged + self.n_unknown
         said = arrival.end.get("planes")
-        if said is not None and said != len(self._ledger):
-            raise ConflictError(f"the scanner speaks of {said} planes, but {len(self._ledger)} are here; send the others first")
-        self.end = dict(arrival.end)
-        return {"planes": len(self._ledger), "repeated": False}
+        if said is not None and not n_here <= said <= n_here + n_damaged:
+            here = f"{n_here} are here" + (f", and {n_damaged} more were damaged on the disk" if n_damaged else "")
+            raise ConflictError(f"the scanner speaks of {said} planes, but {here}; send the others first")
+        # what is damaged was acknowledged: that it is not in the slide, where it is not, is for the writer to find
+        self.end = {**arrival.end, "planes": n_here + n_damaged if said is None else said}
+        return {"planes": self.end["planes"], "repeated": False}
 
     # the syncer
 
@@ -344,12 +402,13 @@ class Intake:
     def _sync_batch(self, batch: list[tuple[Arrival, Outcome]]) -> None:
         """Sync once for all of a batch, and tell."""
         has_end = any(arrival.header is None for arrival, _ in batch)
-        n_appended = self._n_appended
+        n_appended, reached = self._n_appended, self._spool.reached
         try:
             if n_appended > self._n_synced and (self._durability == FSYNC or has_end):
                 self._syncing_since = time.monotonic()
                 self._spool.sync()
                 self._n_synced = n_appended
+            self._spool.note_safe(reached)
         except WriteError as error:
             self._lost, self._lost_segment = error, self._spool.segment
             self._take_back(batch, error)
@@ -362,7 +421,8 @@ class Intake:
             return
         outcomes = [(arrival, self._told(arrival, outcome)) for arrival, outcome in batch]
         new = [arrival for arrival, _ in batch if arrival.is_new]
-        self.acknowledged += len(new)
+        with self._ledger_lock:  # the keeper may find damage
+            self.acknowledged += len(new)
         self.acknowledged_nbytes += sum(len(arrival.payload) for arrival in new)
         self._done(outcomes)
 

@@ -45,6 +45,7 @@ class Ledger:
     def __init__(self, plan: ScanPlan):
         self._plan = plan
         self._checksums: dict[int, int] = {}
+        self._damaged: dict[int, int] = {}
         self._shapes: dict[int, tuple[int, int]] = {}
         self._field_of_place: dict[tuple, int] = {}
         self._next_field = 0
@@ -52,6 +53,11 @@ class Ledger:
     def __len__(self) -> int:
         """How many planes are there."""
         return len(self._checksums)
+
+    @property
+    def n_damaged(self) -> int:
+        """How many planes were there, and are damaged."""
+        return len(self._damaged)
 
     @property
     def n_fields(self) -> int:
@@ -88,7 +94,8 @@ class Ledger:
                 f"{header.shape[0]} × {header.shape[1]}"
             )
         known = self._checksums.get(self._number(*facts.key))
-        if known is not None and known != pixels_crc:
+        first = self._damaged.get(self._number(*facts.key), known)
+        if first is not None and first != pixels_crc:
             raise ConflictError(
                 f"field {number}, channel {header.channel}, z {header.z}, t {header.t} is there with other pixels; "
                 "each plane is acquired once"
@@ -100,7 +107,8 @@ class Ledger:
         return self._number(*facts.key) in self._checksums
 
     def note(self, facts: PlaneFacts) -> None:
-        """A plane is there."""
+        """A plane is there, and whole."""
+        self._damaged.pop(self._number(*facts.key), None)
         self._checksums[self._number(*facts.key)] = facts.pixels_crc
         self._shapes.setdefault(facts.field, tuple(facts.shape))
         if self._plan.fields is None:
@@ -109,6 +117,17 @@ class Ledger:
     def forget(self, facts: PlaneFacts) -> None:
         """A plane is not there after all; its field keeps its number."""
         self._checksums.pop(self._number(*facts.key), None)
+
+    def note_damaged(self, facts: PlaneFacts) -> None:
+        """A plane was there, and is damaged on the disk: it is taken in once more, if it comes with the same pixels."""
+        self.note(facts)
+        self.forget(facts)
+        self._damaged[self._number(*facts.key)] = facts.pixels_crc
+
+    def keep_numbers(self, n_planes: int) -> None:
+        """So many planes were there of which nothing is known: each may have had a field of its own, whose number is not given
+        to another."""
+        self._next_field += n_planes
 
     def note_released(self, rows: np.ndarray) -> None:
         """The planes of RELEASED_DTYPE rows are there."""

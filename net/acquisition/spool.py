@@ -3,14 +3,15 @@
 A folder of segments, ``00000001.spool`` and so on. A segment is a row of records and nothing else:
 
     head     48 bytes, little-endian: magic, segment, bytes of facts, own offset in the segment, bytes of payload, CRC-32 of the
-             facts, of the payload, zero, CRC-32 of the head
+             facts, of the payload, the record's number in the spool, CRC-32 of the head
     facts    `PlaneFacts` as JSON
     payload  the plane as it was sent
     zeros    up to a multiple of 8 bytes
 
 One appends; anybody may read meanwhile. What was appended last may be torn after a kill: whoever appends next cuts it off. What
 is complete but wrong is damage; it is never cut, it is told, and what follows it is still found: a head says where it lies, so
-that nothing inside a payload is taken for one.
+that nothing inside a payload is taken for one. Records are numbered from 1 without a gap, so that it is known how many there
+were even where none of them can be read; and how many were safe is marked beside the segments (`safe_mark`).
 """
 
 from __future__ import annotations
@@ -27,17 +28,22 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 
 from rawmosaic.net.acquisition import messages
 from rawmosaic.net.acquisition.plan import MAX_PLANE_NBYTES
+from rawmosaic.net.acquisition.safe_mark import SafeMark, read_mark, write_mark
 from rawmosaic.net.protocol import Buffer
 from rawmosaic.storage.durable import sync_file, sync_folder
 from rawmosaic.storage.errors import DamagedSlideError, WriteError
 from rawmosaic.storage.positional_file import PositionalFile
 
 SPOOL_FOLDER = "spool"
+DAMAGED_FOLDER = "damaged"
+"""Beside the spool: segments with a damaged record, under a second name, however far the spool is released."""
+
 SEGMENT_NBYTES = 256 << 20
 
 MAGIC = b"rmspool1"
@@ -46,6 +52,9 @@ _ALIGNED = 8
 _MAX_FACTS_NBYTES = 128 << 10
 _MAX_PAYLOAD_NBYTES = MAX_PLANE_NBYTES + messages.BLOSC_OVERHEAD_NBYTES
 _SEARCH_NBYTES = 1 << 20
+_END = 1 << 62
+"""All of a segment is safe, since another one follows it."""
+
 _SEGMENT_NAME = re.compile(r"([0-9]{8})\.spool")
 
 _LOOKS, _PAUSE_S = 4, 0.02
@@ -84,11 +93,12 @@ class PlaneFacts:
 
 @dataclass(frozen=True)
 class Position:
-    """Where a record lies: its segment, where it begins there, and its bytes, padding included."""
+    """Where a record lies: its segment, where it begins there, and its bytes, padding included; and its number, 0 if not told."""
 
     segment: int
     offset: int
     nbytes: int
+    ordinal: int = 0
 
 
 def segment_path(folder: Path, segment: int) -> Path:
@@ -113,32 +123,37 @@ def payload_pixels(facts: PlaneFacts, payload: Buffer) -> np.ndarray:
 class SpoolWriter:
     """Appends to the spool in a folder, which it makes; one a folder. Cuts a torn tail off, and syncs what it finds.
 
-    `append` is for one thread, `sync` for any other. Everything raises WriteError, with the system's `errno` where it has one.
+    `append` is for one thread, `sync` and `note_safe` for any. Everything raises WriteError, with the system's `errno` where
+    it has one.
 
     Attributes
     ----------
     used_nbytes
         Bytes of all segments that are there.
+    reached
+        How far it was appended; once a `sync` that was called later has returned, that is safe: see `note_safe`.
     """
 
     def __init__(self, folder: str | Path, segment_nbytes: int = SEGMENT_NBYTES):
         self.folder = Path(folder)
         self._segment_nbytes = segment_nbytes
         self._lock = threading.Lock()
-        self._syncing = threading.Lock()
+        self._syncing, self._marking = threading.Lock(), threading.Lock()
         self._unsynced: list[int] = []
         self._folder_changed = True
         self._descriptor = -1
         self._sizes: dict[int, int] = {}
+        self._mark = self.reached = SafeMark()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             sync_folder(self.folder.parent)
+            self._mark = self.reached = read_mark(self.folder)
             found = segments(self.folder)
             for segment in found:
                 self._take_over(segment, last=segment == found[-1])
             self._segment = found[-1] if found else 0
-            if not found:
-                self._begin(1)
+            if not found or self._segment < self._mark.segment or self.open_nbytes < self._mark.end_in(self._segment):
+                self._begin(max(self._segment, self._mark.segment) + 1)  # nothing lies where something safe was
             self.sync()
         except OSError as error:
             self.close()
@@ -164,9 +179,9 @@ class SpoolWriter:
         nbytes = record_nbytes(len(text), sum(map(len, buffers)))
         if self.open_nbytes and self.open_nbytes + nbytes > self._segment_nbytes:
             self.rotate()
-        offset = self.open_nbytes
+        offset, ordinal = self.open_nbytes, self.reached.ordinal + 1
         payload_nbytes = sum(map(len, buffers))
-        head = _head(self._segment, len(text), offset, payload_nbytes, zlib.crc32(text), facts.crc)
+        head = _head(self._segment, len(text), offset, payload_nbytes, zlib.crc32(text), facts.crc, ordinal)
         padding = bytes(nbytes - _HEAD.size - len(text) - payload_nbytes)
         try:
             os.lseek(self._descriptor, offset, os.SEEK_SET)  # behind it lies what a failure left that could not be cut off
@@ -176,7 +191,28 @@ class SpoolWriter:
                 os.ftruncate(self._descriptor, offset)
             raise _write_error(error, segment_path(self.folder, self._segment)) from error
         self._sizes[self._segment] = offset + nbytes
-        return Position(self._segment, offset, nbytes)
+        self.reached = SafeMark(ordinal, self._segment, offset + nbytes)
+        return Position(self._segment, offset, nbytes, ordinal)
+
+    @property
+    def safe(self) -> SafeMark:
+        """How far it was noted as safe."""
+        return self._mark
+
+    def count_from(self, ordinal: int) -> None:
+        """So many records were appended at least, though not all can be found any more. Before anything is appended."""
+        self.reached = SafeMark(max(ordinal, self.reached.ordinal), self.reached.segment, self.reached.end)
+
+    def note_safe(self, mark: SafeMark, *, durable: bool = False) -> None:
+        """Say that all up to there (`reached`, as it was before a sync) is safe; before anybody is told."""
+        with self._marking:
+            if mark <= self._mark and not durable:
+                return
+            try:
+                write_mark(self.folder, max(mark, self._mark), durable=durable)
+            except OSError as error:
+                raise _write_error(error, self.folder) from error
+            self._mark = max(mark, self._mark)
 
     def rotate(self) -> None:
         """Close the segment, where it holds anything, and begin the next; a closed one may be released."""
@@ -245,7 +281,8 @@ class SpoolWriter:
         path = segment_path(self.folder, segment)
         descriptor = _opened(path)
         if last:
-            end = _end_of_records(path, segment)
+            end, ordinal = _end_of_records(path, segment, self._mark.end_in(segment))
+            self.count_from(ordinal)
             if end < os.fstat(descriptor).st_size:
                 os.ftruncate(descriptor, end)
             self._descriptor = descriptor
@@ -291,9 +328,10 @@ class SpoolReader:
                 return None
             rest = _size(segment_path(self.folder, self._segment)) - self._offset
             path = segment_path(self.folder, self._segment)
+            offset = self._offset
             self._go_to(self._segment + 1)
             if rest > 0:
-                raise _damage(_Wrong(f"the last {rest} bytes are no plane", 0, 0, None), path)
+                raise _damage(_Wrong(f"the last {rest} bytes are no plane", offset, offset + rest), path)
 
     def finished_segment(self, segment: int) -> bool:
         """Whether all planes of a closed segment were given."""
@@ -334,8 +372,11 @@ class SpoolReader:
         self._segment, self._offset = segment, 0
 
     def _look(self) -> _Record | _Wrong | None:
+        safe_end = 0
         for look in range(_LOOKS):
-            found = _record_at(self._file, self._segment, self._offset)
+            found = _record_at(self._file, self._segment, self._offset, safe_end)
+            if found is None and (safe_end := read_mark(self.folder).end_in(self._segment)) > self._offset:
+                found = _record_at(self._file, self._segment, self._offset, safe_end)  # after the mark: it is there by now
             if not isinstance(found, _Wrong):
                 return found
             if look < _LOOKS - 1:
@@ -343,34 +384,45 @@ class SpoolReader:
         return found
 
 
-def planes_in(folder: str | Path, payloads: bool = True) -> Iterator[tuple[PlaneFacts, Position] | DamagedSlideError]:
-    """What a spool that nobody appends to holds: facts of each plane and where it lies, or what is wrong with it.
+def planes_in(
+    folder: str | Path, payloads: bool = True, after: int = 0
+) -> Iterator[tuple[PlaneFacts, Position] | DamagedSlideError]:
+    """What the segments `after` one hold, in their order: facts of each plane and where it lies, or what is wrong with it.
+
+    An error has `facts` and `position`, with what could be read of them: None and zeros where nothing could. Beside one who
+    appends, what comes meanwhile may be there or not. Segments that go meanwhile are left out.
 
     `payloads` are compared with their checksums, in all segments: after a power failure any may lack what was not synced, and a
     plane that is taken for there would be acknowledged when it comes again.
     """
-    for number in segments(folder):
-        yield from _planes_of(Path(folder), number, payload=payloads)
+    mark = read_mark(Path(folder))  # before looking: what is marked is there
+    numbers = [number for number in segments(folder) if number > after]
+    for number in numbers:
+        followed = number != numbers[-1]
+        yield from _planes_of(Path(folder), number, payloads, _END if followed else mark.end_in(number))
 
 
-def planes_of_segment(folder: str | Path, segment: int) -> list[PlaneFacts]:
-    """The planes of a segment, none where it is gone; what is damaged is left out."""
-    try:
-        return [found[0] for found in _planes_of(Path(folder), segment, payload=False) if isinstance(found, tuple)]
-    except FileNotFoundError:
-        return []
+def planes_of_segment(folder: str | Path, segment: int, payloads: bool = False) -> list[PlaneFacts]:
+    """The planes of a segment, none where it is gone; what is damaged is left out, with `payloads` also where only pixels are."""
+    return [found[0] for found in _planes_of(Path(folder), segment, payloads, safe_end=0) if isinstance(found, tuple)]
 
 
-def _planes_of(folder: Path, segment: int, payload: bool) -> Iterator[tuple[PlaneFacts, Position] | DamagedSlideError]:
+def _planes_of(
+    folder: Path, segment: int, payload: bool, safe_end: int
+) -> Iterator[tuple[PlaneFacts, Position] | DamagedSlideError]:
     path = segment_path(folder, segment)
-    file = PositionalFile(str(path))
     try:
+        file = PositionalFile(str(path))
+    except FileNotFoundError:
+        return
+    try:
+        safe_end = min(safe_end, _size(path)) if safe_end == _END else safe_end
         offset = 0
-        while (found := _record_at(file, segment, offset, payload)) is not None:
+        while (found := _record_at(file, segment, offset, safe_end, payload)) is not None:
             if isinstance(found, _Wrong):
                 yield _damage(found, path)
             else:
-                yield found.facts, Position(segment, offset, found.end - offset)
+                yield found.facts, Position(segment, offset, found.end - offset, found.ordinal)
             offset = found.end
     finally:
         file.close()
@@ -384,16 +436,18 @@ class _Record:
     facts: PlaneFacts
     payload: bytes
     end: int
+    ordinal: int
 
 
 @dataclass(frozen=True)
 class _Wrong:
-    """A record that is complete but wrong, and where the next one begins."""
+    """A record that is complete but wrong, and where the next one begins; its facts and number, as far as they can be read."""
 
     reason: str
     offset: int
     end: int
-    facts: PlaneFacts | None
+    facts: PlaneFacts | None = None
+    ordinal: int = 0
 
 
 def record_nbytes(facts_nbytes: int, payload_nbytes: int) -> int:
@@ -401,50 +455,63 @@ def record_nbytes(facts_nbytes: int, payload_nbytes: int) -> int:
     return -(-(_HEAD.size + facts_nbytes + payload_nbytes) // _ALIGNED) * _ALIGNED
 
 
-def _record_at(file: PositionalFile, segment: int, offset: int, payload: bool = True) -> _Record | _Wrong | None:
-    """The record at an offset; None where it is not complete."""
+def _record_at(
+    file: PositionalFile, segment: int, offset: int, safe_end: int = 0, payload: bool = True
+) -> _Record | _Wrong | None:
+    """The record at an offset; None where it is not complete. What lies before `safe_end` was complete once."""
     size = _size(file.path)
     head = _head_at(file, segment, offset, size)
-    if head is None:
-        end = _next_head(file, segment, offset + _ALIGNED, size)
-        return None if end is None else _Wrong("a head is damaged", offset, end, None)
-    facts_nbytes, payload_nbytes, facts_crc, payload_crc = head
-    end = offset + record_nbytes(facts_nbytes, payload_nbytes)
-    if end > size:
-        # a complete record further on says that this one was complete as well: it is the file that was cut
-        end = _next_head(file, segment, offset + _ALIGNED, size)
-        return None if end is None else _Wrong("a plane is cut short", offset, end, None)
-    text = file.read(offset + _HEAD.size, facts_nbytes)
-    if zlib.crc32(text) != facts_crc:
-        return _Wrong("what is told of a plane is damaged", offset, end, None)
-    facts = _facts_from(text, payload_crc)
+    end = offset + record_nbytes(head.facts_nbytes, head.payload_nbytes) if head else 0
+    if head is None or end > size:
+        # a complete record further on says that this one was complete as well: it is damaged, or the file was cut
+        after = _next_head(file, segment, offset + _ALIGNED, size) or (safe_end if safe_end > offset else None)
+        return None if after is None else _Wrong("a plane is cut short" if head else "a head is damaged", offset, after)
+    text = file.read(offset + _HEAD.size, head.facts_nbytes)
+    if zlib.crc32(text) != head.facts_crc:
+        return _Wrong("what is told of a plane is damaged", offset, end, None, head.ordinal)
+    facts = _facts_from(text, head.payload_crc)
     if facts is None:
-        return _Wrong("what is told of a plane is not understood", offset, end, None)
-    data = file.read(offset + _HEAD.size + facts_nbytes, payload_nbytes) if payload else b""
-    if payload and zlib.crc32(data) != payload_crc:
-        return _Wrong(f"the pixels of field {facts.field}, channel {facts.channel} are damaged", offset, end, facts)
-    return _Record(facts, data, end)
+        return _Wrong("what is told of a plane is not understood", offset, end, None, head.ordinal)
+    data = file.read(offset + _HEAD.size + head.facts_nbytes, head.payload_nbytes) if payload else b""
+    if payload and zlib.crc32(data) != head.payload_crc:
+        reason = f"the pixels of field {facts.field}, channel {facts.channel} are damaged"
+        return _Wrong(reason, offset, end, facts, head.ordinal)
+    return _Record(facts, data, end, head.ordinal)
 
 
-def _head(segment: int, facts_nbytes: int, offset: int, payload_nbytes: int, facts_crc: int, payload_crc: int) -> bytes:
-    head = _HEAD.pack(MAGIC, segment, facts_nbytes, offset, payload_nbytes, facts_crc, payload_crc, 0, 0)
+class _Head(NamedTuple):
+    magic: bytes
+    segment: int
+    facts_nbytes: int
+    offset: int
+    payload_nbytes: int
+    facts_crc: int
+    payload_crc: int
+    ordinal: int
+    crc: int
+
+
+def _head(
+    segment: int, facts_nbytes: int, offset: int, payload_nbytes: int, facts_crc: int, payload_crc: int, ordinal: int
+) -> bytes:
+    head = _HEAD.pack(MAGIC, segment, facts_nbytes, offset, payload_nbytes, facts_crc, payload_crc, ordinal, 0)
     return head[:-4] + struct.pack("<I", zlib.crc32(head[:-4]))
 
 
-def _head_at(file: PositionalFile, segment: int, offset: int, size: int) -> tuple[int, int, int, int] | None:
-    """(bytes of facts, of payload, CRC of facts, of payload) of the head at an offset; None where none is."""
+def _head_at(file: PositionalFile, segment: int, offset: int, size: int) -> _Head | None:
+    """The head at an offset; None where none is."""
     if offset + _HEAD.size > size:
         return None
     return _head_from(file.read(offset, _HEAD.size), segment, offset)
 
 
-def _head_from(data: bytes, segment: int, offset: int) -> tuple[int, int, int, int] | None:
-    magic, number, facts_nbytes, own_offset, payload_nbytes, facts_crc, payload_crc, _, head_crc = _HEAD.unpack(data)
-    if magic != MAGIC or zlib.crc32(data[:-4]) != head_crc or (number, own_offset) != (segment, offset):
+def _head_from(data: bytes, segment: int, offset: int) -> _Head | None:
+    head = _Head(*_HEAD.unpack(data))
+    if head.magic != MAGIC or zlib.crc32(data[:-4]) != head.crc or (head.segment, head.offset) != (segment, offset):
         return None
-    if facts_nbytes > _MAX_FACTS_NBYTES or payload_nbytes > _MAX_PAYLOAD_NBYTES:
+    if head.facts_nbytes > _MAX_FACTS_NBYTES or head.payload_nbytes > _MAX_PAYLOAD_NBYTES:
         return None
-    return facts_nbytes, payload_nbytes, facts_crc, payload_crc
+    return head
 
 
 def _next_head(file: PositionalFile, segment: int, offset: int, size: int) -> int | None:
@@ -462,14 +529,14 @@ def _next_head(file: PositionalFile, segment: int, offset: int, size: int) -> in
     return None
 
 
-def _end_of_records(path: Path, segment: int) -> int:
-    """Where a segment's last complete record ends: what follows was torn off while it was written."""
+def _end_of_records(path: Path, segment: int, safe_end: int) -> tuple[int, int]:
+    """Where a segment's last complete record ends (what follows was torn off while it was written), and the greatest number."""
     file = PositionalFile(str(path))
     try:
-        offset = 0
-        while (found := _record_at(file, segment, offset, payload=False)) is not None:
-            offset = found.end
-        return offset
+        offset = ordinal = 0
+        while (found := _record_at(file, segment, offset, safe_end, payload=False)) is not None:
+            offset, ordinal = found.end, max(ordinal, found.ordinal)
+        return offset, ordinal
     finally:
         file.close()
 
@@ -503,6 +570,7 @@ def _facts_from(text: bytes, crc: int) -> PlaneFacts | None:
 def _damage(wrong: _Wrong, path: Path) -> DamagedSlideError:
     error = DamagedSlideError(f"{wrong.reason} (at byte {wrong.offset})", location=path)
     error.facts = wrong.facts
+    error.position = Position(int(path.stem), wrong.offset, wrong.end - wrong.offset, wrong.ordinal)
     return error
 
 
@@ -567,24 +635,48 @@ def released_facts(row: Mapping) -> PlaneFacts:
     return PlaneFacts(**whole, **place, **position, z_um=None, shape=shape, encoding="", crc=0, pixels_crc=int(row["pixels_crc"]))
 
 
-def append_released(path: Path, segment: int, rows: np.ndarray) -> None:
-    """Note the planes of the segments up to this one as released; on the disk when this returns. WriteError."""
-    data = np.ascontiguousarray(rows, RELEASED_DTYPE).tobytes()
-    head = _BATCH.pack(_BATCH_MAGIC, segment, len(rows), zlib.crc32(data), 0)
-    head = head[:-4] + struct.pack("<I", zlib.crc32(head[:-4]))
-    try:
-        descriptor = _opened(path, os.O_CREAT)
+class ReleasedList:
+    """The list of released planes in a file, for the one who appends to it. It is read once, whole, and never again.
+
+    Attributes
+    ----------
+    last, rows
+        As `read_released` has them, at the beginning.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._is_named = path.exists()
+        found = list(_batches(path))
+        self._end = sum(_BATCH.size + len(data) for _, data in found)
+        self.last, self.rows = _table(found)
+
+    def append(self, segment: int, rows: np.ndarray) -> None:
+        """Note the planes of the segments up to this one as released; on the disk when this returns. WriteError; then it may be
+        called again."""
+        data = np.ascontiguousarray(rows, RELEASED_DTYPE).tobytes()
+        head = _BATCH.pack(_BATCH_MAGIC, segment, len(rows), zlib.crc32(data), 0)
+        head = head[:-4] + struct.pack("<I", zlib.crc32(head[:-4]))
         try:
-            end = _end_of_batches(path)
-            os.ftruncate(descriptor, end)
-            os.lseek(descriptor, end, os.SEEK_SET)
-            _write_all(descriptor, [head, data])
-            sync_file(descriptor)
-        finally:
-            os.close(descriptor)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise _write_error(error, path) from error
+            descriptor = _opened(self._path, os.O_CREAT)
+            try:
+                os.ftruncate(descriptor, self._end)  # what was torn off before
+                os.lseek(descriptor, self._end, os.SEEK_SET)
+                _write_all(descriptor, [head, data])
+                sync_file(descriptor)
+            finally:
+                os.close(descriptor)
+            if not self._is_named:
+                sync_folder(self._path.parent)
+        except OSError as error:
+            raise _write_error(error, self._path) from error
+        self._is_named = True
+        self._end += _BATCH.size + len(data)
+
+
+def append_released(path: Path, segment: int, rows: np.ndarray) -> None:
+    """As `ReleasedList.append`, for who does it once."""
+    ReleasedList(path).append(segment, rows)
 
 
 def read_released(path: Path) -> tuple[int, np.ndarray]:
@@ -592,14 +684,11 @@ def read_released(path: Path) -> tuple[int, np.ndarray]:
 
     DamagedSlideError where a batch is wrong and others follow it.
     """
-    last, tables = 0, [np.empty(0, RELEASED_DTYPE)]
-    for last, data in _batches(path):  # noqa: B007
-        tables.append(np.frombuffer(data, RELEASED_DTYPE))
-    return last, np.concatenate(tables)
+    return _table(list(_batches(path)))
 
 
-def _end_of_batches(path: Path) -> int:
-    return sum(_BATCH.size + len(data) for _, data in _batches(path))
+def _table(batches: Sequence[tuple[int, bytes]]) -> tuple[int, np.ndarray]:
+    return batches[-1][0] if batches else 0, np.frombuffer(b"".join(data for _, data in batches), RELEASED_DTYPE)
 
 
 def _batches(path: Path) -> Iterator[tuple[int, bytes]]:

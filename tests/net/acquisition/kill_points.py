@@ -35,6 +35,7 @@ STEPS = {
         "half appended",
         "appended",
         "synced",
+        "marked",
         "rotated",
         "before noting released",
         "noted released",
@@ -233,7 +234,8 @@ def run_proxy(steps: Steps, orders: Path, arguments: Sequence[str]) -> int:
     steps.around(spool.SpoolWriter, "sync", after="synced")
     steps.around(spool.SpoolWriter, "_begin", after="rotated")
     spool.SpoolWriter.release = released
-    steps.around(intake, "append_released", "before noting released", "noted released")
+    steps.around(spool.SpoolWriter, "note_safe", after="marked")
+    steps.around(spool.ReleasedList, "append", "before noting released", "noted released")
     steps.around(intake, "write_end", "before the end", "ended")
     proxy.log.addHandler(_Told(orders, PROXY))
     return proxy.main(arguments)

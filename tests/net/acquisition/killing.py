@@ -147,7 +147,7 @@ def _kill(chosen: random.Random, after: int, steps: tuple[tuple[str, str], ...])
         role, step = chosen.choice(steps)
         others = chosen.choice(TOGETHER) if chosen.random() < 0.4 else ()
         victims, times = (role, *(other for other in others if other != role)), 1
-        times = chosen.randrange(1, 30) if step in ("copying", "plane", "appended", "half appended", "synced") else 1
+        times = chosen.randrange(1, 30) if step in ("copying", "plane", "appended", "half appended", "synced", "marked") else 1
     else:
         victims, step, times = chosen.choice(TOGETHER), "", 1
         delay_s *= 4 if after else 1
