@@ -25,22 +25,21 @@ from pathlib import Path
 
 import numpy as np
 
+from rawmosaic.net.acquisition.acknowledged import missing_planes, was_acknowledged
 from rawmosaic.net.acquisition.files import read_json
+from rawmosaic.net.acquisition.lifeline import claimed, end_of_input
 from rawmosaic.net.acquisition.plan import ScanPlan
 from rawmosaic.net.acquisition.releasing import Expected, Releaser
-from rawmosaic.net.acquisition.resuming import DAMAGED_SUFFIX, Left, kept_of, part_of, take_up
+from rawmosaic.net.acquisition.resuming import Left, take_up
 from rawmosaic.net.acquisition.spool import (
     RELEASED_FILE,
     SPOOL_FOLDER,
     PlaneFacts,
     SpoolReader,
     payload_pixels,
-    planes_in,
-    planes_of_segment,
     read_released,
     released_facts,
     segment_path,
-    segments,
 )
 from rawmosaic.net.acquisition.writer_status import WriterStatus
 from rawmosaic.storage.durable import sync_file, sync_folder
@@ -52,16 +51,17 @@ from rawmosaic.storage.errors import (
     SlideError,
     WriteError,
 )
-from rawmosaic.storage.hdf5.claim import claim
 from rawmosaic.storage.hdf5.copying import copy_planes
 from rawmosaic.storage.hdf5.final_name import take_final_name
+from rawmosaic.storage.hdf5.left_behind import damaged_of, holds_nothing, kept_of, new_damaged_of, part_of
+from rawmosaic.storage.hdf5.letting_go import PAUSE_S as IN_USE_PAUSE_S
+from rawmosaic.storage.hdf5.letting_go import patiently
 from rawmosaic.storage.hdf5.overview import FROM_FIELDS, add_overview
 from rawmosaic.storage.hdf5.reader import Hdf5Slide
 from rawmosaic.storage.hdf5.stored_crcs import StoredCrcs
 from rawmosaic.storage.hdf5.torn import TornSlide
 from rawmosaic.storage.hdf5.verify import verify_slide
 from rawmosaic.storage.hdf5.writer import SlideWriter
-from rawmosaic.storage.opening import HDF5_SIGNATURE
 from rawmosaic.storage.slide import PositionSet, new_fields
 
 COMPLETE, FAILED, ENDED = 0, 1, 3
@@ -73,7 +73,6 @@ SET_ASIDE = "damaged"
 
 PAUSE_S = 0.02
 FULL_PAUSE_S = 1.0
-CLAIM_PAUSE_S = 0.05
 FAST_FROM, NORMAL_BELOW = 0.5, 0.25
 """How full the spool is when compressing takes less effort, and when it takes the usual effort again."""
 
@@ -119,7 +118,8 @@ class ScanWriter:
         """Go on until the slide is complete, or `over`; the exit code."""
         with self._status as status:
             try:
-                left = take_up(self.location, self.plan.uid)
+                left = take_up(self.location, self.plan.uid, self._wait_for_others)
+                self._say_trouble("")
                 if left in (Left.NEW, Left.KEPT):
                     self._write(left)
                 if left is not Left.NAMED:
@@ -164,7 +164,7 @@ class ScanWriter:
         )
         while True:
             try:
-                return SlideWriter(
+                begun = SlideWriter(
                     self.location,
                     field_shape=plan.field_shape,
                     channels=plan.channels,
@@ -179,6 +179,8 @@ class ScanWriter:
                     scan_uid=plan.uid,
                     irreplaceable=True,
                 )
+                self._say_trouble("")
+                return begun
             except WriteError as error:
                 if getattr(error.__cause__, "errno", None) not in _FULL_DISK:
                     raise
@@ -198,16 +200,17 @@ class ScanWriter:
         except WriteError:
             raise
         except SlideError as error:
-            damage = str(error) if _is_hdf5(kept) or self._has_released() else ""  # else it was no slide yet
+            damage = "" if holds_nothing(kept) and not self._has_released() else str(error)  # else it was no slide yet
         if damage and self._has_released():
             self._salvage(kept, writer, damage)
         writer.sync()
         passed("copied")
         if damage:  # what it has alone is told at the end, and somebody may look into the file
             log.error("%s: %s", kept, damage)
-            os.replace(kept, self.location.with_name(self.location.name + DAMAGED_SUFFIX))
+            aside = new_damaged_of(self.location)
+            self._patiently(lambda: os.replace(kept, aside), kept)
         else:
-            kept.unlink()
+            self._patiently(kept.unlink, kept)
         sync_folder(self.location.parent)
         passed("forgot kept")
 
@@ -334,14 +337,15 @@ class ScanWriter:
         with Hdf5Slide(self._part) as slide:
             missing = missing_planes(self.folder, slide)
         if missing:
+            aside = [path for path in (self.folder / SET_ASIDE, *damaged_of(self.location)) if path.exists()]
+            see = f"; what could still hold them: {', '.join(map(str, aside))}" if aside else ""
             raise DamagedSlideError(
-                f"{missing}; the slide is finished but for them, under this name; see {self.folder / SET_ASIDE}, if it is there, "
-                f"and {self.location.name}{DAMAGED_SUFFIX}",
+                f"{missing}; the slide is finished but for them, under this name{see}",
                 location=self._part,
             )
-        if self.location.exists():  # it came while this was written: renaming would delete it
+        if os.path.lexists(self.location):  # it came while this was written: renaming would delete it
             raise WriteError("another slide has this name; move it away, and the scan is completed", location=self.location)
-        take_final_name(self._part, self.location)
+        take_final_name(self._part, self.location, waiting=self._wait_for_others)
         passed("named")
 
     def _verified(self, done: int, total: int) -> None:
@@ -360,6 +364,19 @@ class ScanWriter:
         writer.effort = effort(writer.effort, read_json(self.folder / PROXY_FILE) or {})
         codec = self.plan.codec if writer.effort == "normal" else "lz4, fast"
         self._status.say(codec=codec, error=writer.full or self._trouble)
+
+    def _patiently(self, change: Callable[[], object], path: Path) -> None:
+        """Rename or delete a file, once nobody has it open."""
+        before = self._trouble
+        patiently(change, path, self._wait_for_others)
+        if self._trouble != before:
+            self._say_trouble(before)
+
+    def _wait_for_others(self, why: str) -> None:
+        """A file that is to be renamed or deleted is open in another program: say so, for a while."""
+        self._say_trouble(why)
+        if self._over.wait(IN_USE_PAUSE_S):
+            raise EndedError
 
     def _say_trouble(self, text: str) -> None:
         self._trouble = text
@@ -380,64 +397,6 @@ def effort(before: str, proxy: Mapping) -> str:
     return "normal" if used < NORMAL_BELOW * budget else before
 
 
-def was_acknowledged(folder: Path) -> Callable[[Key, int], bool]:
-    """Whether a plane (key, CRC-32 of its pixels) of a slide may have been acknowledged, by what the spool holds and held.
-
-    A power failure can leave planes in the slide that the spool lost, and that nobody was told of. Another plane may have the
-    number of their field by now. Where the spool is damaged, it does not say what it held, and all may be wanted.
-    """
-    known: dict[Key, set[int]] = {}
-    for key, crc in _acknowledged(folder):
-        known.setdefault(key, set()).add(crc)
-    if not _is_whole(folder / SPOOL_FOLDER):
-        return lambda key, crc: crc in known.get(key, {crc})
-    return lambda key, crc: crc in known.get(key, ())
-
-
-def _is_whole(spool: Path) -> bool:
-    try:
-        return not any(isinstance(found, DamagedSlideError) for found in planes_in(spool, payloads=False))
-    except FileNotFoundError:  # a segment was released this moment: it was whole
-        return True
-
-
-def missing_planes(folder: Path, slide: Hdf5Slide) -> str:
-    """What of all that was acknowledged the slide lacks, in words; empty if nothing."""
-    there = {(z, t): slide.acquired(z, t) for z in range(slide.size_z) for t in range(slide.size_t)}
-    checksums = {(z, t): slide.checksums(z, t) for z, t in there}
-    accepted: dict[tuple[int, int, int, int], set[int]] = {}
-    for key, crc in _acknowledged(folder):
-        accepted.setdefault(key, set()).add(crc)
-    lost = [key for key, crcs in accepted.items() if not _has(slide, there, key) or _checksum(checksums, key) not in crcs]
-    if lost:
-        first = "field {}, channel {}, z {}, t {}".format(*lost[0])
-        return f"{len(lost)} acknowledged planes are not in the slide as they came, first: {first}"
-    said, n_there = (read_json(folder / END_FILE) or {}).get("planes"), sum(int(table.sum()) for table in there.values())
-    if isinstance(said, int) and n_there < said:
-        return f"{said} planes were acknowledged, but the slide has {n_there}"
-    if said is None and (folder / SET_ASIDE).exists():
-        return "planes of the spool were damaged, and how many there were is not known"
-    return ""
-
-
-def _has(slide: Hdf5Slide, there: Mapping[tuple[int, int], np.ndarray], key: tuple[int, int, int, int]) -> bool:
-    field, channel, z, t = key
-    return (z, t) in there and field < slide.n_fields and bool(there[z, t][field, channel])
-
-
-def _checksum(checksums: Mapping[tuple[int, int], np.ndarray], key: tuple[int, int, int, int]) -> int:
-    field, channel, z, t = key
-    return int(checksums[z, t][field, channel])
-
-
-def _acknowledged(folder: Path) -> list[tuple[Key, int]]:
-    """(key, CRC-32 of the pixels) of all planes that left the spool, and of all that are there, their pixels sound or not."""
-    spool = folder / SPOOL_FOLDER  # looked at first: what leaves it meanwhile is in the list then
-    there = [(facts.key, facts.pixels_crc) for number in segments(spool) for facts in planes_of_segment(spool, number)]
-    rows = read_released(folder / RELEASED_FILE)[1]
-    return [(tuple(int(row[name]) for name in ("field", "channel", "z", "t")), int(row["pixels_crc"])) for row in rows] + there
-
-
 def _fields_of(plan: ScanPlan, planes: Sequence[PlaneFacts]) -> np.ndarray:
     """The fields as far as these planes tell of them."""
     n_fields = 1 + max((facts.field for facts in planes), default=-1)
@@ -450,11 +409,6 @@ def _fields_of(plan: ScanPlan, planes: Sequence[PlaneFacts]) -> np.ndarray:
 def _reason(end: Mapping) -> str:
     """Why the scan ended before its end; empty where it did not."""
     return str(end.get("reason") or "it was aborted") if end.get("early") else ""
-
-
-def _is_hdf5(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
 
 
 def _link_or_copy(path: Path, other: Path) -> None:
@@ -482,36 +436,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt at the keyboard is for whoever started this, who then ends it
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    over = threading.Event()
-    threading.Thread(target=_wait_for_end_of_input, args=(over,), daemon=True).start()
+    over = end_of_input()
     try:
         with contextlib.ExitStack() as stack:
-            if not _claimed(options.folder / LOCK_FILE, over, stack):
+            if not claimed(options.folder / LOCK_FILE, over, stack):
                 return ENDED
             return ScanWriter(options.folder, over).run()
     except (SlideError, OSError) as error:
         log.error("%s", error)
         return FAILED
-
-
-def _wait_for_end_of_input(over: threading.Event) -> None:
-    """Whoever started this is gone when standard input closes. Reads the descriptor itself: the interpreter can end meanwhile."""
-    try:
-        while os.read(sys.stdin.fileno(), 4096):
-            pass
-    except (OSError, ValueError, AttributeError):
-        pass
-    over.set()
-
-
-def _claimed(path: Path, over: threading.Event, stack: contextlib.ExitStack) -> bool:
-    """Wait until no other writer has the folder; False where the wait was ended. OSError."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0), 0o666)
-    stack.callback(os.close, descriptor)
-    while not claim(descriptor):
-        if over.wait(CLAIM_PAUSE_S):
-            return False
-    return True
 
 
 if __name__ == "__main__":
