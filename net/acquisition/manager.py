@@ -93,7 +93,7 @@ LEAST_FREE_NBYTES = 1 << 30
 LEAST_NBYTES = 1 << 20
 """Of a spool, and of a window."""
 
-LOCK, FINISHED = "manager.lock", "finished.scans"
+LOCK, FINISHED, NEWS = "manager.lock", "finished.scans", "library.news"
 
 STEP_MS = 100
 MESSAGES_AT_ONCE = 64
@@ -128,7 +128,7 @@ class Manager:
     serve
         Address at which the slides of the folder are served to viewers, those that grow as well; None: not at all.
     library
-        A slide database that is told of scans.
+        A slide database that is told of scans, whenever it can be: what it missed, the next manager of the folder tells it.
     keys, insecure
         Folder of the keys (else the user's), which any address needs that other machines can reach; True does without.
     free_nbytes
@@ -180,7 +180,7 @@ class Manager:
             stack.callback(self._alarm.close)
             stack.callback(self._bell.close)
             self._finished = FinishedScans(self.data / FINISHED)
-            self._registrar = Registrar(library)
+            self._registrar = Registrar(library, self.data / NEWS)
             stack.callback(self._registrar.close)
             if serve is not None:
                 curve = _curve(serve, keys, insecure)
@@ -238,6 +238,7 @@ class Manager:
                 continue
             log.info("%s: unfinished, and taken up again", name)
             self._scans[plan.uid] = SupervisedScan(plan, folder, self._means, self._on_over)
+            self._register(self._scans[plan.uid])
 
     def _on_over(self, scan: SupervisedScan, state: State) -> None:
         """A scan is over: remembered before its folder goes."""
@@ -260,6 +261,8 @@ class Manager:
                     log.warning("%s: %s; it is tried again", scan.plan.name, error)
             if scan.state is State.FAILED and before is not State.FAILED:
                 self._registrar.tell("failed", uid, scan.error)
+            elif before is State.FAILED and scan.state is not State.FAILED and not scan.state.over:
+                self._register(scan)
             if scan.state.over:
                 del self._scans[uid]
                 self._complained.pop(uid, None)
@@ -366,15 +369,21 @@ class Manager:
             raise FullError(f"a scan cannot be begun, the disk does not take its plan: {error.strerror or error}") from error
         scan = self._scans[plan.uid] = SupervisedScan(plan, folder, self._means, self._on_over)
         log.info("%s: begun, uid %s", plan.name, plan.uid)
+        self._register(scan)
+        return self._described(scan)
+
+    def _register(self, scan: SupervisedScan) -> None:
+        """Have the library know that a scan goes on."""
+        plan = scan.plan
+        header = {name: getattr(plan.header, name) for name in ("acquired_at", "pixel_size_um", "objective", "assay", "bits")}
         facts = {
             "channels": [channel.name for channel in plan.channels],
             "fields": None if plan.fields is None else len(plan.fields),
             "size_z": plan.size_z,
             "size_t": plan.size_t,
-            "header": plan.header,
+            **header,
         }
         self._registrar.tell("acquiring", plan.name, plan.uid, str(scan.location), facts)
-        return self._described(scan)
 
     def _check_name(self, name: str) -> None:
         """Raise ExistsError where something of that name is there. Not all systems tell capitals from small letters."""

@@ -5,12 +5,13 @@
         for slide in library.search("DAPI acquired:2026-11"):
             print(slide.name, slide.copies[0].location)
 
-Nothing is opened before it is needed. Three calls are for acquisition servers (`acquiring`, `complete`, `failed`): they return at
-once, whatever the state of the network, and never raise; what they could not note, a later `scan` finds.
+Nothing is opened before it is needed. Three calls are for acquisition servers (`acquiring`, `complete`, `failed`). They may be
+repeated, and what was told last of a scan is true; so a server tells again what a library that was away did not hear.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -38,7 +39,6 @@ from rawmosaic.storage.database.records import (
     CopyRecord,
     SlideRecord,
 )
-from rawmosaic.storage.database.reporting import Reporter, logger
 from rawmosaic.storage.database.scanning import Progress, ScanReport, scan
 from rawmosaic.storage.database.schema import copies, slides, tags, thumbnails
 from rawmosaic.storage.database.searching import matching, parse_query
@@ -53,8 +53,7 @@ SHORTEST_IDENTITY = 6
 MOST_NAMED = 8
 """So many slides are listed in an error."""
 
-CLOSING_S = 5.0
-"""So long `close` waits for what acquisition servers told."""
+logger = logging.getLogger("rawmosaic.library")
 
 
 class Library:
@@ -76,7 +75,6 @@ class Library:
         self.host = this_machine(self._address)
         self._lock = threading.Lock()
         self._ready: Database | None = None
-        self._reporter = Reporter("library")
 
     @property
     def address(self) -> str:
@@ -230,27 +228,47 @@ class Library:
     def acquiring(
         self, name: str, uid: str, location: str | os.PathLike, facts: Mapping[str, Any] | SlideFacts | None = None
     ) -> None:
-        """A scan began that will be the slide at `location`. Returns at once; errors are logged.
+        """A scan began, or goes on, that will be the slide at `location`.
 
         `facts` are what is known of it: names and values as in `SlideFacts`; `channels` may be names.
         """
-        self._reporter.take(f"{name} ({uid}) begins", lambda: self._note_acquiring(name, uid, os.fspath(location), facts))
+        location = normal_location(os.fspath(location))
+        told = SlideFacts.told(name, uid, facts)
+        with self._database.writing() as connection:
+            slide_id = store.put_slide(connection, store.slide_with(connection, "uid", told.uid), told, None)
+            store.put_error(connection, slide_id, "")
+            self._put_copy(connection, slide_id, location, ACQUIRING)
 
     def complete(self, uid: str, location: str | os.PathLike) -> None:
-        """The scan is a finished slide at `location`. Returns at once; errors are logged."""
-        self._reporter.take(f"{uid} is complete", lambda: self._note_complete(uid, os.fspath(location)))
+        """The scan is a finished slide at `location`; one that cannot be read is noted all the same."""
+        location = normal_location(os.fspath(location))
+        with self._database.writing() as connection:
+            slide_id = store.slide_with(connection, "uid", uid)
+            if slide_id is None:
+                slide_id = store.put_slide(connection, None, SlideFacts(name=Path(location).stem, uid=plain(uid)), None)
+            store.put_error(connection, slide_id, "")
+            self._put_copy(connection, slide_id, location, COMPLETE)
+        try:
+            described = describe(location)
+        except (SlideError, OSError) as error:
+            logger.warning("%s: is noted as complete, but cannot be read: %s", location, error)
+            return
+        note(self._database, self.host, replace(described, facts=replace(described.facts, uid=plain(uid))))
 
     def failed(self, uid: str, error: object) -> None:
-        """The scan will not become a slide. Returns at once; errors are logged."""
-        self._reporter.take(f"{uid} failed", lambda: self._note_failed(uid, str(error)))
-
-    def flush(self, timeout_s: float = 60.0) -> bool:
-        """Wait until all that acquisition servers told was noted, or could not be; whether it was, in that time."""
-        return self._reporter.flush(timeout_s)
+        """The scan will not become a slide, as far as is known."""
+        error = str(error)
+        with self._database.writing() as connection:
+            slide_id = store.slide_with(connection, "uid", uid)
+            if slide_id is None:
+                slide_id = store.put_slide(connection, None, SlideFacts(name=plain(uid), uid=plain(uid)), None)
+            store.put_error(connection, slide_id, error or "no reason was given")
+            running = (copies.c.slide_id == slide_id) & (copies.c.state == ACQUIRING)
+            connection.execute(copies.update().where(running).values(state=DAMAGED, error=plain(error)))
+            store.refresh(connection, slide_id)
 
     def close(self) -> None:
-        """Give the database back, after a moment for what is still to be noted; closing twice is harmless."""
-        self._reporter.close(CLOSING_S)
+        """Give the database back; closing twice is harmless."""
         with self._lock:
             if self._ready is not None:
                 self._ready.close()
@@ -297,39 +315,6 @@ class Library:
     def _preference(self, copy: CopyRecord) -> tuple:
         states = (VERIFIED, COMPLETE, ACQUIRING, DAMAGED, MISSING)
         return "://" in copy.location, copy.host not in ("", self.host), states.index(copy.state), copy.id
-
-    def _note_acquiring(self, name: str, uid: str, location: str, facts: Mapping[str, Any] | SlideFacts | None) -> None:
-        location = normal_location(location)
-        told = SlideFacts.told(name, uid, facts)
-        with self._database.writing() as connection:
-            slide_id = store.put_slide(connection, store.slide_with(connection, "uid", told.uid), told, None)
-            store.put_error(connection, slide_id, "")
-            self._put_copy(connection, slide_id, location, ACQUIRING)
-
-    def _note_complete(self, uid: str, location: str) -> None:
-        location = normal_location(location)
-        with self._database.writing() as connection:
-            slide_id = store.slide_with(connection, "uid", uid)
-            if slide_id is None:
-                slide_id = store.put_slide(connection, None, SlideFacts(name=Path(location).stem, uid=plain(uid)), None)
-            store.put_error(connection, slide_id, "")
-            self._put_copy(connection, slide_id, location, COMPLETE)
-        try:
-            described = describe(location)
-        except (SlideError, OSError) as error:
-            logger.warning("%s: is noted as complete, but cannot be read: %s", location, error)
-            return
-        note(self._database, self.host, replace(described, facts=replace(described.facts, uid=plain(uid))))
-
-    def _note_failed(self, uid: str, error: str) -> None:
-        with self._database.writing() as connection:
-            slide_id = store.slide_with(connection, "uid", uid)
-            if slide_id is None:
-                slide_id = store.put_slide(connection, None, SlideFacts(name=plain(uid), uid=plain(uid)), None)
-            store.put_error(connection, slide_id, error or "no reason was given")
-            running = (copies.c.slide_id == slide_id) & (copies.c.state == ACQUIRING)
-            connection.execute(copies.update().where(running).values(state=DAMAGED, error=plain(error)))
-            store.refresh(connection, slide_id)
 
     def _put_copy(self, connection: sa.Connection, slide_id: int, location: str, state: str) -> None:
         """Note that a slide lies, or will lie, at a place; whatever lay there before does not any more.

@@ -6,7 +6,6 @@ import hashlib
 import io
 import itertools
 import json
-import logging
 import os
 import random
 import shutil
@@ -477,7 +476,6 @@ def test_a_search_agrees_with_reading_everything(library: Library):
     texts = [" ".join(chosen.sample(parts, 3)) for _ in range(60)]
     for number, text in enumerate(texts):
         library.acquiring(text, f"uid{number}", f"/nowhere/{number}.h5")
-    assert library.flush(PATIENCE_S)
     for words in [["bra"], ["brains"], ["cor", "s1"], ["s12", "20"], ["brain", "liver"], ["er"]]:
         having = [text for text in texts if all(any(own.startswith(word) for own in text.split()) for word in words)]
         assert names(library.search("name:" + " name:".join(words))) == sorted(having)
@@ -630,13 +628,11 @@ def test_what_is_gone_cannot_be_verified(library: Library, folder: Path):
 def test_a_scan_is_known_from_its_beginning_to_its_end(library: Library, folder: Path):
     facts = {"channels": ["DAPI", "GFP"], "fields": 2, "size_z": 1, "header": Header("run", "2026-11-03T10:00:00", 0.3, "20x")}
     library.acquiring("run 5", "uid-5", folder / "run.h5", facts)
-    assert library.flush(PATIENCE_S)
     running = library.find("uid-5")
     assert (running.name, running.state, running.n_fields, running.objective) == ("run 5", "acquiring", 2, "20x")
     assert names(library.search("channel:gfp state:acquiring acquired:2026-11")) == ["run 5"]
     new_slide(folder / "run.h5", "run 5")
     library.complete("uid-5", folder / "run.h5")
-    assert library.flush(PATIENCE_S)
     done = library.find("uid-5")
     assert (done.id, done.state, done.n_planes) == (running.id, "complete", 4)
     report = library.scan(folder)
@@ -646,7 +642,6 @@ def test_a_scan_is_known_from_its_beginning_to_its_end(library: Library, folder:
 def test_a_scan_that_failed_says_why_until_it_is_there_all_the_same(library: Library, folder: Path):
     library.acquiring("run", "uid", folder / "run.h5")
     library.failed("uid", "the disk is full")
-    assert library.flush(PATIENCE_S)
     assert (library.find("uid").state, library.find("uid").error) == ("failed", "the disk is full")
     new_slide(folder / "run.h5", "run")
     library.scan(folder)
@@ -658,19 +653,16 @@ def test_an_end_without_a_beginning_is_noted(library: Library, folder: Path):
     new_slide(folder / "run.h5", "run")
     library.complete("uid-7", folder / "run.h5")
     library.failed("uid-8", "it burned")
-    assert library.flush(PATIENCE_S)
     assert (library.find("uid-7").name, library.find("uid-7").state) == ("run", "complete")
     assert library.find("uid-8").state == "failed"
 
 
 def test_a_finished_scan_that_was_copied_already_is_one_slide(library: Library, folder: Path):
     library.acquiring("run", "uid", folder / "run.h5")
-    assert library.flush(PATIENCE_S)
     new_slide(folder / "copy.h5", "run")
     library.add(folder / "copy.h5")
     shutil.copy(folder / "copy.h5", folder / "run.h5")
     library.complete("uid", folder / "run.h5")
-    assert library.flush(PATIENCE_S)
     (slide,) = library.slides()
     assert (slide.uid, slide.state, len(slide.copies)) == ("uid", "complete", 2)
 
@@ -685,18 +677,29 @@ def test_news_may_come_from_many_threads(library: Library):
         thread.start()
     for thread in threads:
         thread.join(PATIENCE_S)
-    assert library.flush(PATIENCE_S)
     assert library.count() == 20
 
 
-def test_a_library_that_cannot_be_reached_never_holds_up_a_scan(caplog: pytest.LogCaptureFixture, tmp_path: Path):
+def test_news_may_be_repeated_and_the_last_is_true(library: Library, folder: Path):
+    new_slide(folder / "run.h5", "run")
+    for _ in range(2):
+        library.acquiring("run", "uid", folder / "run.h5", {"channels": ["DAPI"], "objective": "20x"})
+        library.failed("uid", "it burned")
+        library.acquiring("run", "uid", folder / "run.h5")
+        library.complete("uid", folder / "run.h5")
+        (slide,) = library.slides()
+        assert (slide.uid, slide.state, slide.error, slide.n_planes, len(slide.copies)) == ("uid", "complete", "", 4, 1)
+
+
+def test_a_library_that_cannot_be_used_says_so_to_who_brings_news(tmp_path: Path):
     (tmp_path / "library.sqlite").write_bytes(b"no database at all " * 100)
-    with caplog.at_level(logging.WARNING), Library(tmp_path / "library.sqlite") as library:
-        library.acquiring("run", "uid", tmp_path / "run.h5")
-        library.complete("uid", tmp_path / "run.h5")
-        assert library.flush(PATIENCE_S)
-    assert caplog.text.count("a scan of the folder will find it") == 2
-    library.failed("uid", "after it was closed")
+    with Library(tmp_path / "library.sqlite") as library:
+        with pytest.raises(SlideError):
+            library.acquiring("run", "uid", tmp_path / "run.h5")
+        with pytest.raises(SlideError):
+            library.complete("uid", tmp_path / "run.h5")
+        with pytest.raises(SlideError):
+            library.failed("uid", "it burned")
 
 
 # several programs at once
@@ -711,9 +714,7 @@ sys.stdin.readline()
 with Library(address) as library:
     for number in range(count):
         library.acquiring(f"{own} {number}", f"{own}-{number}", f"/nowhere/{own}/{number}.h5", {"channels": ["DAPI"]})
-    assert library.flush(60)
     library.acquiring("common", "common", "/nowhere/common.h5")
-    assert library.flush(60)
     for number in range(count):
         library.tag(library.find(f"{own}-{number}").id, [own])
 """
@@ -800,7 +801,6 @@ def test_a_library_of_version_1_is_brought_up_to_date(address: str):
             assert names(library.search(query)) == ["Old brain"], query
         assert library.find("abcdef").channels[1].name == "Cy5"
         library.acquiring("new", "uid", "/nowhere/new.h5", {"channels": ["DAPI"]})
-        assert library.flush(PATIENCE_S)
         assert names(library.search("channel:dapi")) == ["Old brain", "new"]
     assert version_of(address) == VERSION
 
