@@ -89,7 +89,7 @@ class Line:
         """He has it, or waits no longer."""
         with self._lock:
             self._asking -= 1
-            if not self._asking and self.heard_at < self._asked_at:
+            if not self._asking and (self.given_up or self.heard_at < self._asked_at):
                 self._left_at = time.monotonic()
 
     @property

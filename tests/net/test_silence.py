@@ -152,3 +152,21 @@ def test_who_asks_for_something_else_has_waited_all_the_same(monkeypatch):
     now[0] = 110.0
     line.begin_asking()
     assert line.silent_s == 0.0
+
+
+def test_who_was_heard_and_then_fell_silent_stays_away_between_two_tries(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("rawmosaic.net.wire.time.monotonic", lambda: now[0])
+    line = Line()
+    line.begin_asking()
+    line.heard()  # another answer
+    now[0] = 105.0
+    line.given_up = True
+    line.end_asking()
+    now[0] = 106.0
+    assert line.silent_s == 6.0
+    line.begin_asking()
+    assert line.silent_s == 6.0
+    line.end_asking()
+    now[0] = 200.0
+    assert line.silent_s == 0.0, "nobody wants anything of it any more"
