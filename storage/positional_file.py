@@ -31,6 +31,15 @@ class PositionalFile:
             raise DamagedSlideError(f"the file ends before {size} bytes at offset {offset}", location=self.path)
         return data
 
+    def read_into(self, offset: int, out: memoryview) -> None:
+        """Fill `out`, writable bytes, from an offset; DamagedSlideError where the file ends before."""
+        try:
+            size = self._read_into(offset, out)
+        except (OSError, OverflowError, ValueError) as error:
+            raise DamagedSlideError(f"{len(out)} bytes at offset {offset} cannot be read: {error}", location=self.path) from error
+        if size != len(out):
+            raise DamagedSlideError(f"the file ends before {len(out)} bytes at offset {offset}", location=self.path)
+
     def close(self) -> None:
         """Give the file back; closing twice is harmless."""
         descriptor, self._descriptor = self._descriptor, -1
@@ -48,6 +57,18 @@ class PositionalFile:
             with self._lock:
                 os.lseek(self._descriptor, offset, os.SEEK_SET)
                 return os.read(self._descriptor, size)
+
+    if hasattr(os, "preadv"):
+
+        def _read_into(self, offset: int, out: memoryview) -> int:
+            return os.preadv(self._descriptor, [out], offset)
+
+    else:
+
+        def _read_into(self, offset: int, out: memoryview) -> int:
+            data = self._read_at(offset, len(out))
+            out[: len(data)] = data
+            return len(data)
 
 
 def file_identity(file: str | int) -> tuple[int, int] | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 
 from rawmosaic.storage.errors import DamagedSlideError, SlideError
@@ -11,6 +13,8 @@ from rawmosaic.storage.hdf5.reader import Hdf5Slide
 from rawmosaic.storage.hdf5.writer import SlideWriter
 
 _LOOKS, _PAUSE_S = 200, 0.01
+_TOGETHER = 16
+"""Planes between two looks at whether somebody waits."""
 
 Expected = tuple[tuple[int, int, int, int], int]
 """(field, channel, z, t) and the CRC-32 of the pixels, as the spool has them."""
@@ -26,6 +30,9 @@ class Releaser:
         self._writer, self._released = writer, released
         self._queue: SimpleQueue[tuple[int, Sequence[Expected]] | None] = SimpleQueue()
         self._ended = threading.Event()
+        self._hurry = False
+        self._memory = threading.local()
+        self._pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="read-back")
         self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="spool-releaser", daemon=True)
         self._thread.start()
@@ -36,6 +43,7 @@ class Releaser:
 
     def finish(self) -> None:
         """Wait until all was read back that was handed in; raises `failure`."""
+        self._hurry = True
         self._queue.put(None)
         self._thread.join()
         self.raise_failure()
@@ -73,6 +81,8 @@ class Releaser:
         except BaseException as error:
             self.failure = error
         finally:
+            self._ended.set()
+            self._pool.shutdown(cancel_futures=True)
             if slide is not None:
                 slide.close()
 
@@ -86,17 +96,31 @@ class Releaser:
                 return
 
     def _read_back(self, slide: Hdf5Slide, planes: Sequence[Expected]) -> None:
-        """Compare the planes with the spool, in memory that is used again; the writer remembers which bytes were right."""
-        memory, remembered = slide.plane_memory(), self._writer.stored
-        for (field, channel, z, t), crc in planes:
-            if self._ended.is_set():
-                return
-            where = f"field {field}, channel {channel}, z {z}, t {t}"
-            try:
-                found, stored_crc = slide.plane_crcs(field, channel, z, t, memory)
-            except SlideError as error:
-                raise DamagedSlideError(f"{where} does not read back: {error}", location=slide.location) from error
-            if found != crc:
-                raise DamagedSlideError(f"{where} is not what the spool holds", location=slide.location)
-            if remembered is not None:
-                remembered.read_back.note(field, channel, z, t, stored_crc)
+        """Compare the planes with the spool; the writer remembers which bytes were right."""
+        remembered = self._writer.stored
+        for first in range(0, len(planes), _TOGETHER):
+            some = planes[first : first + _TOGETHER]
+            for (key, _), found in zip(some, self._map(lambda plane: self._proven(slide, *plane), some), strict=True):
+                if found is None:
+                    return
+                if remembered is not None:
+                    remembered.read_back.note(*key, found)
+
+    def _map(self, proven: Callable[[Expected], int | None], planes: Sequence[Expected]) -> Iterable[int | None]:
+        """One after the other beside the writing, which keeps all processors busy; at once as soon as somebody waits for it."""
+        return self._pool.map(proven, planes) if self._hurry else map(proven, planes)
+
+    def _proven(self, slide: Hdf5Slide, key: tuple[int, int, int, int], crc: int) -> int | None:
+        """The sum of a plane's bytes, which decode to what the spool holds; None where nobody waits for it any longer."""
+        if self._ended.is_set():
+            return None
+        if not hasattr(self._memory, "own"):
+            self._memory.own = slide.plane_memory()
+        where = "field {}, channel {}, z {}, t {}".format(*key)
+        try:
+            found, stored_sum = slide.plane_sums(*key, self._memory.own)
+        except SlideError as error:
+            raise DamagedSlideError(f"{where} does not read back: {error}", location=slide.location) from error
+        if found != crc:
+            raise DamagedSlideError(f"{where} is not what the spool holds", location=slide.location)
+        return stored_sum

@@ -316,8 +316,9 @@ class SpoolReader:
         while True:
             if not self._open():
                 return None
-            followed = self._is_followed()  # before looking: whatever the segment gets, it gets before the next one
-            found = self._look()
+            found, followed = self._look(), False
+            if found is None and (followed := self._is_followed()):
+                found = self._look()  # whatever the segment gets, it gets before the next one is there
             if isinstance(found, _Record):
                 self._offset = found.end
                 return found.facts, found.payload, self._segment

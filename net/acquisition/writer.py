@@ -244,10 +244,10 @@ class ScanWriter:
         """Everything the spool holds and will hold, until the end was told; what was told then."""
         unreleased: dict[int, list[Expected]] = {}
         with SpoolReader(self.folder / SPOOL_FOLDER) as reader, Releaser(writer, self._released) as releaser:
+            end = None
             while True:
                 releaser.raise_failure()
                 self._raise_if_over()
-                end = read_json(self.folder / END_FILE)  # before looking: no plane comes after it
                 try:
                     found = reader.next()
                 except DamagedSlideError as error:
@@ -261,10 +261,14 @@ class ScanWriter:
                     if reader.finished_segment(closed):
                         releaser.hand_in(closed, unreleased.pop(closed))
                 if found is None:
-                    if end is not None and not end.get("discard"):
+                    if end is not None:
                         releaser.finish()
                         return end
-                    self._over.wait(PAUSE_S)
+                    end = read_json(self.folder / END_FILE)
+                    if end is None or end.get("discard"):
+                        end = None
+                        self._over.wait(PAUSE_S)
+                    # else once more: what came before the end may have come since the look, and nothing comes after it
 
     def _take(self, writer: SlideWriter, facts: PlaneFacts, payload: bytes, segment: int) -> bool:
         """Hand one plane to the writer, unless it has it; False where no slide can have it: then its segment is set aside."""

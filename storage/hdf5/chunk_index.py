@@ -43,6 +43,12 @@ class ChunkIndex:
         offset, size = block[within]
         return offset, size
 
+    def rows(self, first: int, count: int) -> np.ndarray:
+        """(n, 2) uint64 offset and bytes of chunks in a row, as they lie in the file now; fewer than `count` at the end."""
+        count = max(0, min(count, self._n_rows - first))
+        data = self._file.read(self._offset + first * fmt.INDEX_ROW_NBYTES, count * fmt.INDEX_ROW_NBYTES)
+        return np.frombuffer(data, fmt.INDEX_DTYPE).reshape(-1, 2)
+
 
 def write_chunk_index(group: h5py.Group, level: int, tiling: Tiling, n_fields: int, shape: tuple[int, int, int]) -> None:
     """Add the table of one layer to the slide in `group`, replacing an older one; `shape` is (channels, z, t)."""

@@ -10,7 +10,6 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
 
 import numpy as np
 
@@ -18,10 +17,12 @@ from rawmosaic.storage import codec
 from rawmosaic.storage.errors import DamagedSlideError, NoLongerWantedError, SlideError
 from rawmosaic.storage.hdf5 import format as fmt
 from rawmosaic.storage.hdf5.at_once import being_changed
+from rawmosaic.storage.hdf5.byte_sums import byte_sum
 from rawmosaic.storage.hdf5.claim import is_claimed
 from rawmosaic.storage.hdf5.facts import check_planes, read_facts, read_fields
 from rawmosaic.storage.hdf5.followed import PATIENCE_S, FollowedFile, open_file
 from rawmosaic.storage.hdf5.opened import OpenedFile, place_of
+from rawmosaic.storage.hdf5.plane_memory import PlaneMemory
 from rawmosaic.storage.opening import PART_SUFFIX
 from rawmosaic.storage.positional_file import file_identity
 from rawmosaic.storage.pyramid import TileKey
@@ -32,9 +33,6 @@ _RUN_NBYTES = 1 << 20
 
 _RUN_GAP_NBYTES = 4096
 """What HDF5 may have put between two of them is read as well."""
-
-_TOGETHER_NBYTES = 16 << 20
-"""The tiles of one plane are read at once up to so many bytes, where nothing but their sum is wanted."""
 
 _LOOKS, _PAUSE_S, _FINISHING_S = 20, 0.02, 0.1
 
@@ -258,8 +256,12 @@ class Hdf5Slide(Slide):
     def replaced(self) -> bool:
         """Whether another file lies there by now: a writer began anew, after one that was killed or gave up.
 
-        Or the same one, which was given up here and finished after all.
+        Or the same one, which was given up here and finished after all. Where somebody waits for the file to be closed, which
+        Windows does not rename while it is open, this closes it: what lies there afterwards is another.
         """
+        if not self._closed and self._has_let_go():
+            place = place_of(self.location)
+            return os.path.exists(place) and not is_wanted(place)
         place, own = place_of(self.location), self._opened.bytes.identity
         there = file_identity(place)
         if self._closed or None in (there, own):
@@ -413,53 +415,96 @@ class Hdf5Slide(Slide):
     def stored_crc(self, keys: Sequence[TileKey]) -> int:
         """CRC-32 of the compressed bytes of tiles, in this order, as they lie in the file; nothing is decoded."""
         crc = 0
-        for chunk in self._read_together(keys) or map(self._chunk, keys):
+        for chunk in map(self._chunk, keys):
             crc = zlib.crc32(b"" if chunk is None else chunk, crc)
         return crc
 
-    def plane_crcs(self, field: int, channel: int, z: int = 0, t: int = 0, memory: np.ndarray | None = None) -> tuple[int, int]:
-        """CRC-32 of a plane's pixels, decoded, and of its compressed tiles (see `stored_crc`), read once for both.
+    def plane_sums(self, field: int, channel: int, z: int = 0, t: int = 0, memory: PlaneMemory | None = None) -> tuple[int, int]:
+        """(CRC-32 of a plane's pixels, decoded; `byte_sum` of its compressed tiles), read once for both into `memory`.
 
-        `memory`: room for the largest plane and a tile, uint16, used again from plane to plane.
+        In a file that grows each tile is found and read by HDF5 itself.
         """
-        height, width = self._plane_shape(field, 0)
-        tile_nvalues = self.tiling.tile_nbytes // 2
-        if memory is None:
-            memory = self.plane_memory()
-        plane = memory[tile_nvalues : tile_nvalues + height * width].reshape(height, width)
-        tile = memory[:tile_nvalues].reshape(self.tiling.tile_shape)
-        crc = 0
-        for key, target, source in self._tiles_of_plane(field, channel, z, t, 0):
-            chunk = self._chunk(key)
+        memory = memory or self.plane_memory()
+        tiles = list(self._tiles_of_plane(field, channel, z, t, 0))
+        chunks, nbytes = self._gathered([key for key, _, _ in tiles], memory)
+        width = self._plane_shape(field, 0)[1]
+        crc, tile = 0, memory.tile
+        for (key, (rows, columns), source), chunk in zip(tiles, chunks, strict=True):
+            # a row of tiles at a time, while it is in the processor's cache
+            band = memory.band[: (rows.stop - rows.start) * width].reshape(-1, width)
             if chunk is None:
-                tile[:] = 0
-            elif isinstance(chunk, np.ndarray):
-                tile[:] = chunk
+                band[:, columns] = 0
+            elif self._lies_as_is(chunk):
+                band[:, columns] = chunk.view("<u2").reshape(tile.shape)[source]
             else:
-                self._decode(chunk, key, tile)
-            crc = zlib.crc32(b"" if chunk is None else chunk, crc)
-            plane[target] = tile[source]
-        return zlib.crc32(plane), crc
+                self._decode(chunk.data, key, tile)
+                band[:, columns] = tile[source]
+            if columns.stop == width:
+                crc = zlib.crc32(band, crc)
+        return crc, byte_sum(memory.stored[:nbytes])
 
-    def plane_memory(self) -> np.ndarray:
-        """Memory for `plane_crcs`."""
-        height, width = self.field_shape
-        return np.empty(self.tiling.tile_nbytes // 2 + height * width, np.uint16)
+    def plane_memory(self) -> PlaneMemory:
+        """Memory for `plane_sums` and `stored_bytes`, used again from plane to plane. One thread at a time."""
+        return PlaneMemory.of(self.tiling)
+
+    def _gathered(self, keys: Sequence[TileKey], memory: PlaneMemory) -> tuple[list[np.ndarray | None], int]:
+        """The bytes of tiles as they lie in the file, None where nothing was written, in a row; how many they are together."""
+        chunks, at, most = [], 0, memory.chunk_nbytes
+        with self._hdf5() as opened:
+            for key in keys:
+                out, place = memory.stored[at : at + most], self._address(opened, key)
+                if place is None:
+                    nbytes = self._read_chunk_into(opened, key, out)
+                elif (nbytes := place[1]) <= most:
+                    opened.bytes.read_into(place[0], out[:nbytes].data)
+                if nbytes > most:
+                    raise DamagedSlideError(f"{_where(self, key)}: a chunk of {nbytes} bytes", location=self.location)
+                chunks.append(out[:nbytes] if nbytes else None)
+                at += nbytes
+        return chunks, at
+
+    def _read_chunk_into(self, opened: OpenedFile, key: TileKey, out: np.ndarray) -> int:
+        """Have HDF5 find a tile and read it into memory; its bytes, 0 where nothing was written."""
+        dataset, coordinates = opened.datasets[key.level].id, fmt.chunk_coordinates(self.tiling, key)
+        if coordinates[0] >= dataset.shape[0]:
+            return 0
+        try:
+            return len(dataset.read_direct_chunk(coordinates, out=out)[1])
+        except ValueError as error:  # it does not fit
+            raise DamagedSlideError(f"{_where(self, key)}: {error}", location=self.location) from error
+        except (OSError, RuntimeError, MemoryError):  # what h5py raises for a chunk that was never written (0 bytes)
+            return 0
+
+    def stored_bytes(
+        self, field: int, channel: int, z: int, t: int, levels: Sequence[int], memory: PlaneMemory
+    ) -> list[np.ndarray] | None:
+        """For each of these block levels the compressed bytes of a plane's tiles that were written, one behind the other, uint8.
+
+        Found by the file's own index, and read at once where they lie together. None without an index, and where it leads
+        nowhere: reading tile by tile tells why. The arrays lie in `memory`.
+        """
+        places, sizes = [], []
+        planes = len(self.channels), self.size_z, self.size_t
+        for level in levels:
+            index, count = self._opened.index.get(level), self.tiling.levels[level].tiles_per_field
+            if index is None:
+                return None
+            first = fmt.chunk_row(self.tiling, TileKey(level, field * count, channel, z, t), *planes)
+            found = [place for place in index.rows(first, count).tolist() if place[1]]
+            sizes.append(sum(nbytes for _, nbytes in found))
+            places += found
+        if sum(sizes) > len(memory.stored):
+            return None
+        at = 0
+        for offset, nbytes in _joined(places):
+            self._opened.bytes.read_into(offset, memory.stored[at : at + nbytes].data)
+            at += nbytes
+        ends = [sum(sizes[: number + 1]) for number in range(len(sizes))]
+        return [memory.stored[end - nbytes : end] for end, nbytes in zip(ends, sizes, strict=True)]
 
     def tiles_of_plane(self, field: int, channel: int, z: int = 0, t: int = 0, level: int = 0) -> list[TileKey]:
         """The tiles that a plane lies in, row by row."""
         return [key for key, _, _ in self._tiles_of_plane(field, channel, z, t, level)]
-
-    def _read_together(self, keys: Sequence[TileKey]) -> list[memoryview] | None:
-        """The compressed bytes of tiles that follow each other in the file in this order, read at once; else None."""
-        opened = self._opened
-        places = [self._address(opened, key) for key in keys]
-        if not places or any(place is None or not place[1] for place in places):
-            return None
-        gaps = [after[0] - sum(before) for before, after in pairwise(places)]
-        if any(not 0 <= gap <= _RUN_GAP_NBYTES for gap in gaps) or sum(places[-1]) - places[0][0] > _TOGETHER_NBYTES:
-            return None
-        return self._read_run(places)
 
     def _read_tile(self, key: TileKey, out: np.ndarray) -> None:
         chunk = self._chunk(key)
@@ -550,10 +595,12 @@ class Hdf5Slide(Slide):
                 return None
         if len(data) > 2 * self.tiling.tile_nbytes + 64:
             raise DamagedSlideError(f"{_where(self, key)}: a chunk of {len(data)} bytes", location=self.location)
-        # by what the chunk holds, since HDF5 mistakes its filter mask where this very process wrote it
-        if len(data) == self.tiling.tile_nbytes and not codec.is_encoded(data, self.tiling.tile_nbytes):
-            return np.frombuffer(data, "<u2").reshape(self.tiling.tile_shape)
-        return data
+        return np.frombuffer(data, "<u2").reshape(self.tiling.tile_shape) if self._lies_as_is(data) else data
+
+    def _lies_as_is(self, data: bytes | np.ndarray) -> bool:
+        """Whether a tile lies uncompressed: by what its chunk holds, since HDF5 mistakes its filter mask where this very process
+        wrote it."""
+        return len(data) == self.tiling.tile_nbytes and not codec.is_encoded(data, self.tiling.tile_nbytes)
 
     def _read_plane(self, field: int, channel: int, z: int, t: int) -> np.ndarray:
         return self._assembled_plane(field, channel, z, t, 0)
@@ -581,6 +628,17 @@ def _open(path: str, group: str) -> tuple[OpenedFile, FollowedFile | None]:
         except SlideError:
             if place == place_of(path) or os.path.exists(place):
                 raise  # else it was finished, and took its final name, between the look and the opening
+
+
+def _joined(places: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """(offset, bytes) of the pieces that places in this order form, where one begins at the end of the one before."""
+    pieces: list[tuple[int, int]] = []
+    for offset, nbytes in places:
+        if pieces and sum(pieces[-1]) == offset:
+            pieces[-1] = pieces[-1][0], pieces[-1][1] + nbytes
+        else:
+            pieces.append((offset, nbytes))
+    return pieces
 
 
 def _still_wanted(

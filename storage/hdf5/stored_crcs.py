@@ -14,7 +14,7 @@ _GROW_ROWS = 256
 
 
 class CrcTable:
-    """A CRC-32 for each of many things by number, channel, z and t, in 5 bytes each. One thread notes, any reads afterwards."""
+    """32 bits for each of many things by number, channel, z and t, in 5 bytes each. One thread notes, any reads afterwards."""
 
     def __init__(self, planes: tuple[int, int, int]):
         self._crcs = np.zeros((0, *planes), np.uint32)
@@ -36,16 +36,17 @@ class CrcTable:
 
 
 class StoredCrcs:
-    """CRC-32 of compressed tiles; of a plane's own ones together, level by level, row by row.
+    """Sums of compressed tiles; of a plane's own ones together, level by level, row by row.
 
     Attributes
     ----------
     read_back
-        Of the full resolution of each plane (by field) that was read from the file, decoded, and compared with what it has to be.
+        `byte_sum` of the full resolution of each plane (by field) that was read from the file, decoded, and compared with what it
+        has to be.
     zoomed
-        Of the zoom layers of each plane (by field) whose tiles are its own, as they were handed to the file.
+        CRC-32 of the zoom layers of each plane (by field) whose tiles are its own, as they were handed to the file.
     shared
-        Of the tiles of each packed level (by tile), as they were handed to the file when they were complete.
+        CRC-32 of the tiles of each packed level (by tile), as they were handed to the file when they were complete.
     """
 
     def __init__(self, tiling: Tiling, planes: tuple[int, int, int]):

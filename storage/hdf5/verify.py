@@ -12,10 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from rawmosaic.storage.errors import SlideError
+from rawmosaic.storage.hdf5.byte_sums import byte_sum
 from rawmosaic.storage.hdf5.reader import Hdf5Slide
-from rawmosaic.storage.hdf5.stored_crcs import CrcTable, StoredCrcs
+from rawmosaic.storage.hdf5.stored_crcs import StoredCrcs
 from rawmosaic.storage.pyramid import TileKey, reduce_plane
 from rawmosaic.storage.slide import GREY_LEVELS
+
+_TOGETHER = 8
+"""Planes that a thread proves at a time."""
 
 
 @dataclass(frozen=True)
@@ -43,27 +47,35 @@ def verify_slide(
 
     `stored` is what its writer remembers. A plane that was read back already is not decoded again where all of its tiles, found
     through the finished file's own index, are still the same bytes: its full resolution those that were decoded then, its zoom
-    layers those that were made of it. Every other plane, and one of which a byte is another, is decoded and compared.
+    layers those that were made of it. Every other plane, and one of which a byte is another, is decoded and compared; its zoom
+    layers only where they are not the bytes that were made.
 
     `progress(done, total)` is called from the calling thread. Raises SlideError if the file cannot be opened at all.
     """
     damages: list[Damage] = []
     with Hdf5Slide(path) as slide, ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="verify") as pool:
         planes = list(_acquired_planes(slide))
-        bytes_as_stored = None if stored is None else _BytesAsStored(slide, stored)
-        damage_of = _Examiner(slide, bytes_as_stored)
-        for done, damage in enumerate(pool.map(lambda plane: damage_of(*plane), planes), start=1):
-            if damage is not None:
-                damages.append(damage)
+        tables = pool.submit(_table_damages, slide, {plane[:2] for plane in planes})
+        examine = _Examiner(slide, None if stored is None else _BytesAsStored(slide, stored))
+        done = 0
+        # several at a time: looking at the bytes alone takes no longer than telling a thread to
+        blocks = [planes[first : first + _TOGETHER] for first in range(0, len(planes), _TOGETHER)]
+        for found in pool.map(lambda block: [examine(*plane) for plane in block], blocks):
+            damages += [damage for damage in found if damage is not None]
+            done += len(found)
             if progress is not None:
                 progress(done, len(planes))
-        damages += _table_damages(slide, {plane[:2] for plane in planes})
+        found, totals_damages = tables.result()
+        damages += found or ([] if damages else totals_damages)
     return damages
 
 
-def _table_damages(slide: Hdf5Slide, imaged: set[tuple[int, int]]) -> list[Damage]:
-    """Reads every histogram: HDF5 compares the checksum of what it reads. All other tables were read when the slide opened."""
-    damages = []
+def _table_damages(slide: Hdf5Slide, imaged: set[tuple[int, int]]) -> tuple[list[Damage], list[Damage]]:
+    """(histograms that cannot be read, sums that are not those of the others): the latter follow from any damage before them.
+
+    Reads every histogram: HDF5 compares the checksum of what it reads. All other tables were read when the slide opened.
+    """
+    damages, sums = [], []
     totals = [np.zeros(GREY_LEVELS, np.uint64) for _ in slide.channels]
     for field, channel in sorted(imaged):
         try:
@@ -76,10 +88,10 @@ def _table_damages(slide: Hdf5Slide, imaged: set[tuple[int, int]]) -> list[Damag
         except SlideError as error:
             damages.append(Damage(None, None, None, None, f"the histogram of channel {channel} cannot be read: {error}"))
             continue
-        if not same and not damages:
+        if not same:
             reason = f"the histogram of channel {channel} is not the sum of its planes'"
-            damages.append(Damage(None, None, None, None, reason))
-    return damages
+            sums.append(Damage(None, None, None, None, reason))
+    return damages, sums
 
 
 def _acquired_planes(slide: Hdf5Slide):
@@ -98,65 +110,68 @@ class _Examiner:
         self._has_metadata = slide.has_plane_metadata
 
     def __call__(self, field: int, channel: int, z: int, t: int) -> Damage | None:
-        if self._as_stored is None or not self._as_stored(field, channel, z, t):
-            return _damage(self._slide, field, channel, z, t)
+        plane = field, channel, z, t
+        read_back, zoomed = (False, False) if self._as_stored is None else self._as_stored(*plane)
         try:
+            if not (read_back and zoomed):
+                pixels = self._slide.read_plane(*plane)
+                if zlib.crc32(pixels) != self._slide.checksum(*plane):
+                    return Damage(*plane, "its pixels are not those that were written (checksum differs)")
             if self._has_metadata:
-                self._slide.plane_metadata(field, channel, z, t)  # says itself whose they are
+                self._slide.plane_metadata(*plane)  # says itself whose they are
+            if not zoomed:
+                layers = reduce_plane(pixels, self._slide.levels)
+                for level in range(1, len(layers)):
+                    if not np.array_equal(self._slide.read_plane(*plane, level), layers[level]):
+                        return Damage(*plane, f"zoom layer {level} is not the mean of its plane")
         except SlideError as error:
-            return Damage(field, channel, z, t, str(error))
+            return Damage(*plane, str(error))
+        except OSError as error:
+            return Damage(*plane, f"cannot be read: {error}")
         return None
 
 
 class _BytesAsStored:
-    """Whether all tiles of a plane are the bytes that its writer remembers; any thread."""
+    """Whether tiles of a plane are the bytes that its writer remembers; any thread."""
 
     def __init__(self, slide: Hdf5Slide, stored: StoredCrcs):
         self._slide, self._stored = slide, stored
-        self._levels = [level for level in range(1, len(slide.levels)) if not slide.tiling.levels[level].packed]
-        self._packed = [level for level in range(len(slide.levels)) if slide.tiling.levels[level].packed]
-        planes = (len(slide.channels), slide.size_z, slide.size_t)
-        self._found = {level: CrcTable(planes) for level in self._packed}
-        self._lock = threading.Lock()
+        cuts = slide.tiling.levels
+        self._own = [level for level, cut in enumerate(cuts) if not cut.packed]
+        self._packed = [level for level, cut in enumerate(cuts) if cut.packed]
+        self._memory = threading.local()
+        self._shared: dict[TileKey, bool] = {}
 
-    def __call__(self, field: int, channel: int, z: int, t: int) -> bool:
+    def __call__(self, field: int, channel: int, z: int, t: int) -> tuple[bool, bool]:
+        """(whether its full resolution is that which was read back, whether its zoom layers are those that were made)."""
         plane = field, channel, z, t
         read_back, zoomed = self._stored.read_back.get(*plane), self._stored.zoomed.get(*plane)
-        if read_back is None or zoomed is None:
-            return False
+        if zoomed is None or self._own[:1] != [0]:
+            return False, False
+        if not hasattr(self._memory, "own"):
+            self._memory.own = self._slide.plane_memory()
         try:
-            own = [self._slide.tiles_of_plane(*plane, level) for level in self._levels]
+            found = self._slide.stored_bytes(*plane, self._own, self._memory.own)
+            if found is None:
+                return False, False
+            crc = 0
+            for data in found[1:]:
+                crc = zlib.crc32(data, crc)
             return (
-                self._slide.stored_crc(self._slide.tiles_of_plane(*plane, 0)) == read_back
-                and self._slide.stored_crc([key for keys in own for key in keys]) == zoomed
-                and all(self._shared_is_right(key) for level in self._packed for key in self._slide.tiles_of_plane(*plane, level))
+                read_back is not None and byte_sum(found[0]) == read_back,
+                crc == zoomed and self._shared_are_right(*plane),
             )
         except (SlideError, OSError):  # is met again when the plane is decoded, and told
-            return False
+            return False, False
 
-    def _shared_is_right(self, key: TileKey) -> bool:
-        """The same of a tile that fields share; looked at once for most of them."""
-        with self._lock:
-            found = self._found[key.level].get(*key[1:])
-        if found is None:
-            found = self._slide.stored_crc([key])
-            with self._lock:
-                self._found[key.level].note(*key[1:], found)
-        return found == self._stored.shared[key.level].get(*key[1:])
+    def _shared_are_right(self, field: int, channel: int, z: int, t: int) -> bool:
+        """The same of the tiles that it shares with other fields; each is looked at once."""
+        slot, cuts = int(self._slide.fields["slot"][field]), self._slide.tiling.levels
+        return all(self._is_right(TileKey(level, slot // cuts[level].fields_per_tile, channel, z, t)) for level in self._packed)
 
-
-def _damage(slide: Hdf5Slide, field: int, channel: int, z: int, t: int) -> Damage | None:
-    try:
-        plane = slide.read_plane(field, channel, z, t)
-        if zlib.crc32(plane) != slide.checksum(field, channel, z, t):
-            return Damage(field, channel, z, t, "its pixels are not those that were written (checksum differs)")
-        slide.plane_metadata(field, channel, z, t)  # says itself whose they are
-        layers = reduce_plane(plane, slide.levels)
-        for level in range(1, len(layers)):
-            if not np.array_equal(slide.read_plane(field, channel, z, t, level), layers[level]):
-                return Damage(field, channel, z, t, f"zoom layer {level} is not the mean of its plane")
-    except SlideError as error:
-        return Damage(field, channel, z, t, str(error))
-    except OSError as error:
-        return Damage(field, channel, z, t, f"cannot be read: {error}")
-    return None
+    def _is_right(self, key: TileKey) -> bool:
+        right = self._shared.get(key)
+        if right is None:  # two threads may look at the same: they see the same
+            right = self._slide.stored_crc([key]) == self._stored.shared[key.level].get(*key[1:])
+            self._shared[key] = right
+        return right
