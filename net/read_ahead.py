@@ -71,9 +71,7 @@ class FieldsInView:
         return index.query(window_um)
 
     def close(self) -> None:
-        """Wait for what is being built."""
-        for index in self._indexes.values():
-            index.close()
+        """Forget the indexes."""
         self._indexes = {}
 
 

@@ -1,56 +1,40 @@
-"""Which fields are in view: an R-tree over the fields' boxes, for mosaics that are too large to look at each."""
+"""Which fields are in view: a packed R-tree of two layers over the fields' boxes.
+
+The leaves are runs of fields as they follow each other in the table. Acquisitions go from neighbour to neighbour, so a run is
+small; where one does not, so many runs meet the window that all fields are looked at instead, which takes longer, not wrong.
+"""
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 
-LINEAR_LIMIT = 4096
-"""Up to this many fields comparing all is as fast as a tree. Beyond, the tree is built in the background by the first query
-that needs one, and all are compared until it is there."""
+RUN_FIELDS = 64
+FEW = 1 / 4
+"""Up to this share of the runs it pays to gather their fields; beyond, looking at all is quicker."""
 
 
 class SpatialIndex:
     """Axis-aligned boxes of n fields, (n, 2) centres and (n, 2) half extents in µm; `query` gives those that meet a window."""
 
     def __init__(self, centres_um: np.ndarray, half_extents_um: np.ndarray):
-        self._low = np.ascontiguousarray(centres_um - half_extents_um)
-        self._high = np.ascontiguousarray(centres_um + half_extents_um)
-        self._tree = None
-        self._building: threading.Thread | None = None
-        if len(centres_um):
-            self._bounds = (*self._low.min(axis=0), *self._high.max(axis=0))
-        else:
-            self._bounds = (0.0, 0.0, 0.0, 0.0)
+        # one axis after the other: each comparison then runs through memory that lies together
+        self._low = np.ascontiguousarray((centres_um - half_extents_um).T)
+        self._high = np.ascontiguousarray((centres_um + half_extents_um).T)
+        firsts = np.arange(0, len(centres_um), RUN_FIELDS)
+        self._run_low = np.minimum.reduceat(self._low, firsts, axis=1) if len(firsts) else self._low
+        self._run_high = np.maximum.reduceat(self._high, firsts, axis=1) if len(firsts) else self._high
 
     def query(self, window_um: tuple[float, float, float, float]) -> np.ndarray:
         """Ascending (k,) int64 field numbers whose box meets a (left, top, right, bottom) window, µm."""
-        left, top, right, bottom = window_um
-        n = len(self._low)
-        if n == 0:
-            return np.empty(0, np.int64)
-        if left <= self._bounds[0] and top <= self._bounds[1] and right >= self._bounds[2] and bottom >= self._bounds[3]:
-            return np.arange(n)
-        if n > LINEAR_LIMIT and self._building is None:
-            self._building = threading.Thread(target=self._build, name="spatial-index", daemon=True)
-            self._building.start()
-        if self._tree is None:  # few fields, or the tree is still growing
-            low, high = self._low, self._high
-            return np.flatnonzero((low[:, 0] < right) & (high[:, 0] > left) & (low[:, 1] < bottom) & (high[:, 1] > top))
-        found, _ = self._tree.intersection_v(np.array([[left, top]]), np.array([[right, bottom]]))
-        return np.sort(np.asarray(found, np.int64))
-
-    def close(self) -> None:
-        """Wait for the tree, if it is being built; closing twice is harmless."""
-        if self._building is not None:
-            self._building.join()
-
-    def _build(self) -> None:
-        self._tree = _bulk_loaded(self._low, self._high)
+        runs = _meeting(self._run_low, self._run_high, window_um)
+        if len(runs) > FEW * self._run_low.shape[1]:
+            return _meeting(self._low, self._high, window_um)
+        fields = (runs[:, None] * RUN_FIELDS + np.arange(RUN_FIELDS)).ravel()
+        fields = fields[: np.searchsorted(fields, self._low.shape[1])]  # the last run may be shorter
+        return fields[_meeting(self._low[:, fields], self._high[:, fields], window_um)]
 
 
-def _bulk_loaded(low: np.ndarray, high: np.ndarray):
-    from rtree.index import Index
-
-    return Index((np.arange(len(low), dtype=np.int64), low, high))
+def _meeting(low: np.ndarray, high: np.ndarray, window_um: tuple[float, float, float, float]) -> np.ndarray:
+    """Ascending int64 numbers of the boxes, (2, n) low and high corners, that meet a window."""
+    left, top, right, bottom = window_um
+    return np.flatnonzero((low[0] < right) & (high[0] > left) & (low[1] < bottom) & (high[1] > top)).astype(np.int64, copy=False)

@@ -445,9 +445,6 @@ class Engine:
         if self._follower is not None:
             self._follower.close()
         self._loader.close()
-        for source in (self._mosaic, self._overview):
-            if source is not None:
-                source.close()
         self._tiles.close()
         self._staging.close()
         self._renderer.close()
@@ -736,16 +733,7 @@ class _Source:
 
     def place(self, placed: _Placed) -> None:
         """Draw by these from now on."""
-        geometries, self._known = placed
-        for name, geometry in self._geometries.items():
-            if geometries.get(name) is not geometry:
-                geometry.close()
-        self._geometries = dict(geometries)
-
-    def close(self) -> None:
-        """Stop what the geometries are still building."""
-        for geometry in self._geometries.values():
-            geometry.close()
+        self._geometries, self._known = placed
 
 
 def _initial_looks(slide: Slide) -> list[ChannelView]:

@@ -135,11 +135,6 @@ class Geometry:
             self._indices[channel] = SpatialIndex(self.centres_um(channel), self.half_um)
         return self._indices[channel]
 
-    def close(self) -> None:
-        """Wait for indices that are still being built."""
-        for index in self._indices.values():
-            index.close()
-
     def _bounds(self, n_channels: int) -> tuple[float, float, float, float]:
         channels = range(1 if self.shared else n_channels)
         each = np.array([bounds_of(self.centres_um(channel), self.half_um) for channel in channels] or [(0, 0, 1, 1)])

@@ -2,7 +2,8 @@
 
 Workers decode straight into it, and an upload is then no copy by the processor: the driver (or the card) takes the pixels
 from where they lie. Until it has, the tile must not be overwritten; a fence behind each frame's uploads tells when.
-Where the driver has no buffer storage (before OpenGL 4.4, macOS) tiles lie in ordinary memory, and uploads copy.
+Where the driver has no buffer storage (before OpenGL 4.4, macOS) tiles lie in ordinary memory, and uploads copy. So they do on
+a software driver, which copies in any case, and would take milliseconds to map each slab.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from rawmosaic.storage.errors import GraphicsError
 from rawmosaic.storage.tile_cache import TileCache
 from rawmosaic.viewer.gl.api import GL
 from rawmosaic.viewer.gl.objects import PixelBuffer, TileTexture, can_map_persistently
+from rawmosaic.viewer.tile_store import is_software_driver
 
 SLAB_NBYTES = 8 << 20
 MOST_NBYTES = 512 << 20
@@ -29,7 +31,7 @@ class Staging:
         self._cache = cache
         self._buffers: list[PixelBuffer] = []
         self._begins: list[int] = []
-        self._nbytes_left = MOST_NBYTES if can_map_persistently() else 0
+        self._nbytes_left = MOST_NBYTES if can_map_persistently() and not is_software_driver() else 0
         self._bound: PixelBuffer | None = None
         self._fences: deque[tuple[object, list[int]]] = deque()
 

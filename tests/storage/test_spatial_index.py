@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rawmosaic.storage.spatial_index import LINEAR_LIMIT, SpatialIndex
+from rawmosaic.storage.spatial_index import RUN_FIELDS, SpatialIndex
 
 
 def brute(centres: np.ndarray, halves: np.ndarray, window: tuple[float, float, float, float]) -> tuple[set[int], set[int]]:
@@ -40,23 +40,31 @@ def test_query_equals_looking_at_each(n: int, window: tuple[float, float, float,
     assert_right(SpatialIndex(centres, halves), centres, halves, (left, top, left + width, top + height))
 
 
-def test_query_of_a_large_mosaic_equals_looking_at_each():
+WINDOWS = ((4000, 4000, 4100, 4200), (-50, -50, -40, -40), (0, 0, 10_000, 200), (-1e6, -1e6, 1e6, 1e6), (77, 77, 77, 77))
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("order", ["row by row", "at random"])
+@pytest.mark.parametrize("rest", [0, 1, RUN_FIELDS - 1])
+def test_query_of_a_large_mosaic_equals_looking_at_each(order: str, rest: int, window: tuple):
     random = np.random.default_rng(5)
-    n = LINEAR_LIMIT + 1500
-    centres, halves = random.uniform(0, 10_000, (n, 2)), random.uniform(5, 60, (n, 2))
-    index = SpatialIndex(centres, halves)
-    for window in ((4000, 4000, 4100, 4200), (-50, -50, -40, -40), (0, 0, 10_000, 200), (-1e6, -1e6, 1e6, 1e6), (77, 77, 77, 77)):
-        assert_right(index, centres, halves, window)
+    n = 80 * RUN_FIELDS + rest
+    row, column = np.divmod(np.arange(n), 72)
+    centres = np.stack([column, row], axis=-1) * 140.0 + random.uniform(-9, 9, (n, 2))
+    if order == "at random":
+        random.shuffle(centres)
+    halves = random.uniform(5, 80, (n, 2))
+    assert_right(SpatialIndex(centres, halves), centres, halves, window)
 
 
-@pytest.mark.parametrize("n", [12, LINEAR_LIMIT + 10])
+@pytest.mark.parametrize("n", [12, 20 * RUN_FIELDS + 10])
 def test_everything_in_view_names_everything(n: int):
     centres = np.random.default_rng(0).uniform(0, 10, (n, 2))
     index = SpatialIndex(centres, np.ones((n, 2)))
     np.testing.assert_array_equal(index.query((-2, -2, 12, 12)), np.arange(n))
 
 
-@pytest.mark.parametrize("n", [30, LINEAR_LIMIT + 30])
+@pytest.mark.parametrize("n", [30, 20 * RUN_FIELDS + 30])
 def test_fields_at_one_place_are_all_found(n: int):
     centres = np.full((n, 2), 1e5)
     index = SpatialIndex(centres, np.full((n, 2), 0.25))

@@ -331,7 +331,7 @@ def test_after_any_walk_the_picture_is_that_of_a_new_viewer(
 ):
     slide = troubled(SLIDES[kind](seed), trouble, seed)
     with (
-        patch.multiple("rawmosaic.viewer.staging", **MEMORY[memory]),
+        patch.multiple("rawmosaic.viewer.staging", is_software_driver=lambda: False, **MEMORY[memory]),
         OffscreenViewer(slide, size=SIZE, threads=threads, **TINY) as viewer,
     ):
         for step in walk:

@@ -17,9 +17,12 @@ NBYTES = 2 * 24 * 40
 
 
 @pytest.fixture
-def context() -> Iterator[HeadlessContext]:
-    """A current GL context."""
+def context(monkeypatch) -> Iterator[HeadlessContext]:
+    """A current GL context that counts as a card's, for which memory is mapped."""
     context = HeadlessContext()
+    from rawmosaic.viewer import staging
+
+    monkeypatch.setattr(staging, "is_software_driver", lambda: False)
     yield context
     context.close()
 
@@ -77,6 +80,17 @@ def test_a_driver_without_mapped_memory_is_no_fault(context, monkeypatch):  # no
     memory.grow(4)
     assert cache.fresh == 0
     assert cache.reserve() is not None
+    memory.close()
+
+
+def test_nothing_is_mapped_for_a_driver_that_copies_anyway(context, monkeypatch):  # noqa: ARG001
+    from rawmosaic.viewer import staging
+
+    monkeypatch.setattr(staging, "is_software_driver", lambda: True)
+    cache = TileCache(SHAPE, 10 * NBYTES)
+    memory = staging.Staging(cache)
+    memory.grow(4)
+    assert cache.fresh == 0
     memory.close()
 
 
