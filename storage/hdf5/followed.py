@@ -26,7 +26,7 @@ class FollowedFile:
         self.lock = threading.Lock()
         self.opened: OpenedFile | None = None
         self.taken_by: int | None = None
-        self.over = False
+        self.over = self.gave_way = False
         self._path = path
         self._users = 0
 
@@ -43,6 +43,15 @@ class FollowedFile:
                     self.opened.close()
                     self.opened = None
                 self.end()
+
+    def let_go(self) -> None:
+        """Close the file for all who follow it here: somebody wants to rename it."""
+        with self.lock:
+            if self.opened is not None:
+                self.opened.close()
+                self.opened = None
+            self.gave_way = True
+        self.outlived()
 
     def outlived(self) -> None:
         """Another file lies there by now: whoever opens it from now on opens that one."""

@@ -16,6 +16,7 @@ from rawmosaic.storage.hdf5 import format as fmt
 from rawmosaic.storage.hdf5.at_once import being_changed
 from rawmosaic.storage.hdf5.chunk_index import ChunkIndex
 from rawmosaic.storage.hdf5.claim import is_claimed
+from rawmosaic.storage.hdf5.letting_go import is_wanted
 from rawmosaic.storage.opening import PART_SUFFIX, is_virtual_slide
 from rawmosaic.storage.positional_file import PositionalFile, file_identity
 
@@ -57,7 +58,7 @@ class OpenedFile:
         deadline, attempts = time.monotonic() + _PATIENCE_S, 0
         while True:
             before, opened, error = _state_of(path), None, None
-            if not being_changed(path):
+            if not being_changed(path) and not is_wanted(path):
                 try:
                     opened = cls._open(path, group, driver)
                 except DamagedSlideError as damage:
@@ -152,6 +153,8 @@ def place_of(path: str | os.PathLike) -> str:
 
 
 def _why_not_now(path: str) -> str:
+    if is_wanted(path):
+        return "it is about to be renamed, which waits until nobody has it open; try again"
     if being_changed(path) and is_claimed(path) is False:
         return "its writer was killed while it finished the file; its server finishes it, or it is to be written again"
     return "it is just being finished; try again"

@@ -21,6 +21,7 @@ from rawmosaic.storage.hdf5.byte_sums import byte_sum
 from rawmosaic.storage.hdf5.claim import is_claimed
 from rawmosaic.storage.hdf5.facts import check_planes, read_facts, read_fields
 from rawmosaic.storage.hdf5.followed import PATIENCE_S, FollowedFile, open_file
+from rawmosaic.storage.hdf5.letting_go import is_wanted
 from rawmosaic.storage.hdf5.opened import OpenedFile, place_of
 from rawmosaic.storage.hdf5.plane_memory import PlaneMemory
 from rawmosaic.storage.opening import PART_SUFFIX
@@ -71,7 +72,7 @@ class Hdf5Slide(Slide):
         self._acquired: dict[tuple[int, int], np.ndarray] = {}
         self._lock = threading.Lock()
         self._own_lock = threading.Lock()
-        self._lost_sight = False
+        self._lost_sight = self._gave_way = False
         self._opened, self._shared = _open(path, group)
         self._uuid, self._growing = self._opened.uuid, self._opened.following
         try:
@@ -272,6 +273,18 @@ class Hdf5Slide(Slide):
             shared.outlived()
         return True
 
+    def _has_let_go(self) -> bool:
+        """Whether the file was closed here since somebody wants to rename it. One whose tiles are read beside HDF5 is kept."""
+        shared = self._shared
+        if is_wanted(self._opened.path) and all(index is None for index in self._opened.index.values()):
+            if shared is not None:
+                shared.let_go()
+            else:
+                with self._own_lock:
+                    self._gave_way = True
+                    self._opened.close()
+        return self._gave_way if shared is None else shared.gave_way
+
     def _was_finished_since(self, path: str) -> bool:
         """Whether the file was finished by another writer, after the one that was followed had left."""
         if self._growing or not self._opened.following or being_changed(path):
@@ -369,6 +382,8 @@ class Hdf5Slide(Slide):
         try:
             if self._closed:
                 raise SlideError("the slide is closed", location=self.location)
+            if self._gave_way:
+                raise SlideError("its file was renamed, and may be written anew; open it again", location=self.location)
             if shared is not None and shared.opened is None and self._settled() is None:
                 raise SlideError("its writer gave it up", location=self.location)
             yield self._opened
