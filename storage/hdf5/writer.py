@@ -304,8 +304,7 @@ class SlideWriter:
                 if self._file is not None:
                     self._seal(ended_early)
                 self._sealed = False
-                if not self._room_ahead.has_its_name:
-                    raise WriteError(f"{self._part.name} was moved away or replaced by another program", location=self.path)
+                self._check_name()
                 take_final_name(self._part, self.path, self._room_ahead.close)
 
     def seal(self, ended_early: str = "") -> None:
@@ -324,7 +323,13 @@ class SlideWriter:
         self._file.complete()
         self._raise_failure()
 
+    def _check_name(self) -> None:
+        """Raise WriteError where another file is NAME.part by now, which is neither to be changed nor to be renamed."""
+        if not self._room_ahead.has_its_name:
+            raise WriteError(f"{self._part.name} was moved away or replaced by another program", location=self.path)
+
     def _seal(self, ended_early: str) -> None:
+        self._check_name()
         self._file.seal(self._n_fields, ended_early)
         self._file = None
         give_back_unused(self._part)
