@@ -267,6 +267,7 @@ def _described(slide: SlideRecord, host: str) -> list[str]:
         ("name", slide.name),
         ("identity", slide.identity),
         ("acquisition", slide.uid),
+        *_of_scan(slide),
         ("state", slide.state + (f": {slide.error}" if slide.error else "")),
         ("acquired at", slide.acquired_at),
         ("objective", slide.objective),
@@ -283,6 +284,18 @@ def _described(slide: SlideRecord, host: str) -> list[str]:
     rows += [(f"copy {number}", _copy_line(copy, host)) for number, copy in enumerate(slide.copies, start=1)]
     indent = max(len(name) for name, _ in rows) + 2
     return [f"{name:<{indent}}{text}" for name, text in rows if text]
+
+
+def _of_scan(slide: SlideRecord) -> list[tuple[str, str]]:
+    """What an acquisition server noted of the scan: whether it was planned, and why it ended early, if it did."""
+    extra = json.loads(slide.extra) if slide.extra else {}
+    scan = extra.get("acquisition")
+    planned = scan.get("planned") if isinstance(scan, dict) else None
+    rows = [] if planned is None else [("planned", "yes" if planned else "no, fields as they came")]
+    early = extra.get("ended_early")
+    if early or planned is not None:
+        rows.append(("ended early", " ".join(str(early).split()) if early else "no"))
+    return rows
 
 
 def _copy_line(copy: CopyRecord, host: str) -> str:

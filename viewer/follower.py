@@ -12,7 +12,7 @@ import numpy as np
 
 from rawmosaic.storage.errors import SlideError
 from rawmosaic.storage.slide import Slide
-from rawmosaic.viewer.scan_progress import ScanCounter, ScanProgress
+from rawmosaic.viewer.scan_progress import ScanCounter, ScanProgress, told_planned
 
 PERIOD_S = 0.25
 LOOK_AGAIN_S = 1.0
@@ -129,4 +129,4 @@ def counted(slide: Slide) -> ScanCounter:
         has[: len(acquired)] |= acquired.any(axis=1)
         planes += int(acquired.sum())
     per_field = len(slide.channels) * slide.size_z * slide.size_t
-    return ScanCounter(has, planes, per_field, time.monotonic())
+    return ScanCounter(has, planes, per_field, time.monotonic(), is_planned=told_planned(slide.header.extra))

@@ -6,6 +6,7 @@ Numbers only: no thread, no file, and the time is told by who asks.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +63,13 @@ class ScanProgress:
         return None if not self.planned_fields else min(self.fields / self.planned_fields, 1.0)
 
 
+def told_planned(extra: Mapping) -> bool | None:
+    """Whether the fields of a scan were planned, as its slide's `header.extra` says; None where it does not."""
+    scan = extra.get("acquisition")
+    planned = scan.get("planned") if isinstance(scan, Mapping) else None
+    return planned if isinstance(planned, bool) else None
+
+
 class ScanCounter:
     """Counts what comes. One thread; seconds are monotonic.
 
@@ -73,13 +81,18 @@ class ScanCounter:
         How many there are in all.
     planes_per_field
         Channels × z × t: what each field gets, as far as anybody knows.
+    is_planned
+        Whether the fields were planned, where the slide says so; None has it guessed from what comes.
     """
 
-    def __init__(self, has_plane: np.ndarray, n_planes: int, planes_per_field: int, now: float):
+    def __init__(
+        self, has_plane: np.ndarray, n_planes: int, planes_per_field: int, now: float, *, is_planned: bool | None = None
+    ):
+        self._told_planned = is_planned
         self._has = np.array(has_plane, bool)
         self._n_fields, self._n_planes, self._per_field = int(self._has.sum()), int(n_planes), max(int(planes_per_field), 1)
         self._table_rows = len(self._has)
-        self._is_plan = self._pending > (MOST_PENDING if self._n_fields else 0)
+        self._is_plan = self._unless_told(self._pending > (MOST_PENDING if self._n_fields else 0))
         self._arrivals: deque[tuple[float, int, int]] = deque([(now, self._n_fields, self._n_planes)])
         self._came_at = now
         self._seen_coming = False
@@ -99,7 +112,9 @@ class ScanCounter:
         self._has[fields] = True
         self._n_planes += len(planes)
         # a table that grows with the scan is no plan; one that has rows to spare while planes come is
-        self._is_plan = (self._is_plan or self._pending > 0) if table_rows == before else self._pending > MOST_PENDING
+        self._is_plan = self._unless_told(
+            (self._is_plan or self._pending > 0) if table_rows == before else self._pending > MOST_PENDING
+        )
         self._newest = tuple(planes[-1].tolist())
         if not self._seen_coming:  # what lies between the first look at the slide and the first arrival says nothing of the rate
             self._arrivals.clear()
@@ -110,7 +125,8 @@ class ScanCounter:
 
     def end(self, now: float, *, finished: bool) -> None:
         """Nothing comes any more. `finished`: its writer said so."""
-        self._is_plan = self._is_plan or (finished and self._pending > 0)  # in the end, fields without a plane were planned
+        # in the end, fields without a plane were planned
+        self._is_plan = self._unless_told(self._is_plan or (finished and self._pending > 0))
         self._end = self._end or (now, finished)
 
     def progress(self, now: float) -> ScanProgress:
@@ -137,6 +153,10 @@ class ScanCounter:
             newest=self._newest,
             ended_s=ended_s,
         )
+
+    def _unless_told(self, guess: bool) -> bool:
+        """Whether there is a plan: as the slide says, else as it looks."""
+        return guess if self._told_planned is None else self._told_planned
 
     @property
     def _pending(self) -> int:

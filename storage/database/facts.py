@@ -16,6 +16,9 @@ from rawmosaic.storage.slide import Channel, Header, Slide
 LONGEST_EXTRA = 1 << 16
 """Characters of a source's own metadata that are kept; longer ones stay in the slide."""
 
+OF_THE_SCAN = ("acquisition", "ended_early")
+"""What an acquisition server noted is kept in any case."""
+
 _DATE = re.compile(r"(\d{4})[-/.:]?(\d{2})[-/.:]?(\d{2})(?:[T ]+(\d{1,2}):(\d{2})(?::(\d{2}))?)?")
 
 
@@ -119,6 +122,9 @@ def _acquired(slide: Slide) -> tuple[int, int]:
 
 def _extra_text(extra: Mapping) -> str:
     text = plain(json.dumps(dict(extra), default=str, ensure_ascii=False))
+    if len(text) > LONGEST_EXTRA:
+        of_scan = {key: extra[key] for key in OF_THE_SCAN if key in extra}
+        text = plain(json.dumps(of_scan, default=str, ensure_ascii=False))
     return text if 2 < len(text) <= LONGEST_EXTRA else ""
 
 

@@ -34,8 +34,7 @@ def read_facts(root: h5py.Group, location: str) -> dict:
     factors = tuple(int(factor) for factor in attributes["levels"])
     tile_shape = tuple(int(size) for size in attributes["tile_shape"])
     extra = json.loads(root[fmt.METADATA][()].tobytes() or b"{}")
-    if attributes.get("ended_early"):
-        extra["ended_early"] = str(attributes["ended_early"])
+    _tell_of_scan(attributes, extra)
     facts = {
         "header": fmt.header_from_json(attributes["header"], extra),
         "channels": fmt.channels_from_json(attributes["channels"]),
@@ -78,6 +77,18 @@ def check_planes(root: h5py.Group, datasets: Mapping[int, h5py.Dataset], n_field
         chunk = (1, 1, 1, 1, *tiling.tile_shape)
         if dataset.shape[1:] != shape[1:] or dataset.chunks != chunk or dataset.dtype != np.uint16:
             raise ValueError(f"level {level} is {dataset.dtype} {dataset.shape} in chunks of {dataset.chunks}")
+
+
+def _tell_of_scan(attributes: Mapping, extra: dict) -> None:
+    """Add what an acquisition server noted to the source's own metadata: `acquisition` (`uid`, `planned`), `ended_early`."""
+    if attributes.get("ended_early"):
+        extra["ended_early"] = str(attributes["ended_early"])
+    if attributes.get("scan_uid"):
+        scan = {"uid": str(attributes["scan_uid"])}
+        if "planned" in attributes:
+            scan["planned"] = bool(attributes["planned"])
+        own = extra.get("acquisition")
+        extra["acquisition"] = {**(own if isinstance(own, dict) else {}), **scan}
 
 
 def _sensible(attributes: h5py.AttributeManager) -> bool:

@@ -93,6 +93,7 @@ class GrowingFile:
         orientation: np.ndarray,
         offsets_um: np.ndarray,
         scan_uid: str = "",
+        planned: bool = False,
         tables: Callable[[], Tables],
         patient: bool = False,
         stored: StoredCrcs | None = None,
@@ -135,7 +136,7 @@ class GrowingFile:
             "orientation": orientation,
             "finished": False,
         }
-        attributes |= {"scan_uid": scan_uid} if scan_uid else {}
+        attributes |= {"scan_uid": scan_uid, "planned": planned} if scan_uid else {}
         attributes |= {"irreplaceable": True} if patient else {}
         try:
             room.reach(_SLACK_NBYTES + self._totals.nbytes + fields.nbytes + _tables_nbytes(position_sets))

@@ -156,6 +156,7 @@ class SlideWriter:
                 orientation=np.eye(2) if orientation is None else np.asarray(orientation, np.float64),
                 offsets_um=np.zeros((len(self.channels), 2)) if offsets_um is None else np.asarray(offsets_um, np.float64),
                 scan_uid=scan_uid,
+                planned=self._planned,
                 tables=self._unpublished,
                 patient=irreplaceable,
                 stored=self.stored,

@@ -7,12 +7,14 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("sqlalchemy", reason="the library needs SQLAlchemy: pip install 'rawmosaic[library]'")
 pytest.importorskip("alembic", reason="the library needs Alembic: pip install 'rawmosaic[library]'")
 
 from rawmosaic.cli import library_command, tables
+from rawmosaic.storage import Header, SlideWriter
 from rawmosaic.storage.database import Library
 from rawmosaic.storage.errors import GraphicsError
 from rawmosaic.storage.testing import SyntheticSlide, write_slide
@@ -105,6 +107,18 @@ def test_a_slide_is_shown_with_its_copies(rawmosaic, filled: Path):
     assert (facts["n_fields"], len(facts["copies"]), facts["extra"]) == (2, 2, {"seed": 0})
     rawmosaic("library", "tag", "brain 17", "publish", "--remove")
     assert "publish" not in rawmosaic("library", "show", "brain 17").out
+
+
+def test_the_slide_of_a_scan_is_shown_with_what_became_of_it(rawmosaic, tmp_path: Path):
+    long = {"positions.csv": "x" * 100_000}
+    header = Header("scan 3", "2026-11-03T10:00:00", extra=long)
+    writer = SlideWriter(tmp_path / "scan.h5", field_shape=(20, 30), channels=["DAPI"], scan_uid="scan-7", header=header)
+    writer.write_plane(np.zeros((20, 30), np.uint16), 0, row=0, column=0)
+    writer.close(ended_early="the lamp broke")
+    rawmosaic("library", "scan", tmp_path, "--no-thumbnails")
+    out = rawmosaic("library", "show", "scan-7").out
+    for words in ("acquisition scan-7", "acquired at 2026-11-03T10:00:00", "planned no", "ended early the lamp broke"):
+        assert words in " ".join(out.split())
 
 
 def test_verify_proves_copies_and_tells_damage_by_its_exit_code(rawmosaic, filled: Path):

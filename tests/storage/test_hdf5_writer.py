@@ -8,13 +8,14 @@ import sys
 import textwrap
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from rawmosaic.storage import Channel, Header, SlideError, SlideWriter, open_slide
 from rawmosaic.storage.errors import AcquisitionError, OutOfRangeError, PlaneMissingError, WriteError
 from rawmosaic.storage.hdf5.reader import Hdf5Slide
-from rawmosaic.storage.slide import PositionSet
+from rawmosaic.storage.slide import PositionSet, new_fields
 from rawmosaic.storage.testing import SyntheticSlide, hashed_plane, write_slide
 
 SHAPE = (40, 56)
@@ -400,3 +401,31 @@ def test_second_writer_of_a_slide_leaves_the_first_alone(tmp_path: Path):
     assert "another program is writing this slide" in second.stdout
     with open_slide(path) as slide:
         assert np.array_equal(slide.read_plane(0, 0), plane)
+
+
+@pytest.mark.parametrize("n_planned", [None, 3])
+def test_a_slide_of_a_scan_says_which_and_whether_it_was_planned(tmp_path: Path, n_planned: int | None):
+    fields = None if n_planned is None else new_fields(n_planned, (20, 30))
+    where = {"row": 0, "column": 0} if fields is None else {"field": 0}
+    writer = SlideWriter(
+        tmp_path / "scan.h5",
+        field_shape=(20, 30),
+        channels=["DAPI"],
+        fields=fields,
+        scan_uid="scan-7",
+        header=Header("scan", extra={"lamp": 3}),
+    )
+    try:
+        with open_slide(tmp_path / "scan.h5") as growing:
+            assert growing.header.extra["acquisition"]["planned"] == (n_planned is not None)
+        writer.write_plane(np.zeros((20, 30), np.uint16), 0, **where)
+    finally:
+        writer.close(ended_early="the lamp broke")
+    told = {"lamp": 3, "acquisition": {"uid": "scan-7", "planned": n_planned is not None}, "ended_early": "the lamp broke"}
+    with open_slide(tmp_path / "scan.h5") as slide:
+        assert slide.header.extra == told
+    with h5py.File(tmp_path / "scan.h5", "r+") as file:
+        assert bool(file.attrs["planned"]) == (n_planned is not None)
+        del file.attrs["planned"]  # as files were written before
+    with open_slide(tmp_path / "scan.h5") as slide:
+        assert slide.header.extra["acquisition"] == {"uid": "scan-7"}

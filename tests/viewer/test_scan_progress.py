@@ -7,7 +7,7 @@ import pytest
 
 from rawmosaic.viewer.camera import Camera
 from rawmosaic.viewer.chase import kept_in_view, was_panned
-from rawmosaic.viewer.scan_progress import MOST_PENDING, RATE_OVER_S, SILENT_AFTER_S, ScanCounter
+from rawmosaic.viewer.scan_progress import MOST_PENDING, RATE_OVER_S, SILENT_AFTER_S, ScanCounter, told_planned
 from rawmosaic.viewer.scan_words import count_text, duration_text, pace_text, rate_text, state_text
 
 
@@ -88,6 +88,24 @@ def test_a_plan_is_seen_in_the_middle_of_its_scan():
     few = ScanCounter(np.arange(MOST_PENDING) < 20, 20, 1, 0.0)
     few.add(planes(20), MOST_PENDING, 1.0)
     assert few.progress(1.0).planned_fields == MOST_PENDING
+
+
+def test_what_the_slide_says_of_a_plan_is_believed():
+    few = ScanCounter(np.arange(30) < 20, 20, 1, 0.0, is_planned=True)
+    assert few.progress(0.0).planned_fields == 30
+    few.end(1.0, finished=True)
+    assert few.progress(2.0).state == "ended early"
+    many = ScanCounter(np.arange(2000) < 100, 100, 1, 0.0, is_planned=False)  # planes that are not written yet
+    many.add(planes(100), 2000, 1.0)
+    assert many.progress(1.0).planned_fields is None
+    many.end(2.0, finished=True)
+    assert many.progress(2.0).state == "finished"
+
+
+def test_only_a_slide_of_a_scan_says_whether_it_was_planned():
+    assert told_planned({"acquisition": {"uid": "u", "planned": False}}) is False
+    for extra in ({}, {"acquisition": "microscope 7"}, {"acquisition": {"planned": "perhaps"}}):
+        assert told_planned(extra) is None
 
 
 def test_silence_is_worth_a_word_after_some_usual_pauses():

@@ -107,7 +107,7 @@ def test_a_replayed_slide_is_called_by_its_new_name_and_did_not_end_early(serve)
         location = simulate(camera, scanner, name="new")
     with open_slide(location) as slide:
         assert slide.header.name == "new"
-        assert slide.header.extra == {"seed": 21}
+        assert slide.header.extra == {"seed": 21, "acquisition": {"uid": scanner.uid, "planned": True}}
         assert slide.header.objective == camera.header.objective
 
 

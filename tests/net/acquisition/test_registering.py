@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 
@@ -130,3 +131,4 @@ def test_a_scan_that_ended_while_the_library_was_away_is_in_it_after_a_restart(t
         (slide,) = library.slides()
         assert (slide.name, slide.uid, slide.state, slide.n_planes) == ("a", uid, "complete", 12)
         assert [copy.location for copy in slide.copies] == [location]
+        assert json.loads(slide.extra)["acquisition"] == {"uid": uid, "planned": False}
