@@ -50,6 +50,7 @@ def command() -> None:
     help="Folder for the slides, and for what belongs to scans that are not finished.",
 )
 @click.option("--bind", metavar="ADDRESS", default=BIND, show_default=True, help="Where scanners come.")
+@click.option("--ports", metavar="FIRST-LAST", help="Ports for the planes of scans, one each; else the system chooses.")
 @click.option(
     "--durability",
     type=click.Choice(["fsync", "page-cache"]),
@@ -85,6 +86,7 @@ def command() -> None:
 def serve(
     data: str,
     bind: str,
+    ports: str | None,
     durability: str,
     spool_gb: float,
     idle_min: float,
@@ -113,6 +115,7 @@ def serve(
             Manager(
                 data,
                 bind,
+                ports=ports,
                 durability=durability,
                 spool_nbytes=int(spool_gb * 1e9),
                 idle_s=60 * idle_min,

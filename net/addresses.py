@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from urllib.parse import urlsplit
 
 from rawmosaic.storage.errors import AccessError
 
 DEFAULT_PORT = 5555
+LAST_PORT = 65535
+_PORTS = re.compile(r"(.*):([0-9]{1,5})-([0-9]{1,5})", re.DOTALL)
 
 
 def server_address(location: str) -> str:
@@ -28,13 +31,28 @@ def is_local(address: str) -> bool:
     """Whether only programs on this machine can reach what is bound to an address: loopback, or no network at all."""
     if address.startswith(("ipc://", "inproc://")):
         return True
-    host, _ = _host_and_port(address)
+    host, _ = _host_and_port(addresses_in(address)[0])
     if host == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:  # a name, an interface, `*`: who knows who is there
         return False
+
+
+def port_range(text: str) -> str:
+    """``FIRST-LAST`` in one spelling; AccessError where that is no range of ports."""
+    found = re.fullmatch(r"\s*([0-9]{1,5})\s*-\s*([0-9]{1,5})\s*", text, re.ASCII)
+    first, last = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= first <= last <= LAST_PORT:
+        raise AccessError(f"{text[:40]!r} are no ports: write FIRST-LAST, both from 1 to {LAST_PORT}, as in 6000-6063")
+    return f"{first}-{last}"
+
+
+def addresses_in(address: str) -> list[str]:
+    """The addresses that ``tcp://HOST:FIRST-LAST`` stands for, in their order; any other address stands for itself."""
+    found = _PORTS.fullmatch(address)
+    return [f"{found[1]}:{port}" for port in range(int(found[2]), int(found[3]) + 1)] if found else [address]
 
 
 def _host_and_port(address: str) -> tuple[str, str]:

@@ -46,7 +46,7 @@ from rawmosaic.net.acquisition.supervised_scan import (
     found_folders,
     new_folder,
 )
-from rawmosaic.net.addresses import is_local, server_address
+from rawmosaic.net.addresses import is_local, port_range, server_address
 from rawmosaic.net.keys import KeyFolder, ServerCurve
 from rawmosaic.net.links import DEAD_S, HEARTBEAT_S, LINGER_MS
 from rawmosaic.net.protocol import (
@@ -125,6 +125,8 @@ class Manager:
         Planes of one scan that a scanner may send ahead of their acknowledgement.
     idle_s
         A scan that nothing was heard of for so long is finished as it is.
+    ports
+        "FIRST-LAST": where proxies are bound, the first that is free; None: where the system says.
     serve
         Address at which the slides of the folder are served to viewers, those that grow as well; None: not at all.
     library
@@ -149,6 +151,7 @@ class Manager:
         spool_nbytes: int = SPOOL_NBYTES,
         window_nbytes: int = WINDOW_NBYTES,
         idle_s: float = IDLE_S,
+        ports: str | None = None,
         serve: str | None = None,
         library: Library | None = None,
         keys: str | None = None,
@@ -161,7 +164,7 @@ class Manager:
                 raise OutOfRangeError(f"{what} of that size", nbytes, f"give it {LEAST_NBYTES} bytes at least")
         self.data = Path(os.path.abspath(data))
         bind = server_address(bind)
-        proxy_bind = f"{bind.rpartition(':')[0]}:*"
+        proxy_bind = f"{bind.rpartition(':')[0]}:{'*' if ports is None else port_range(ports)}"
         self._means = Means(self.data, proxy_bind, durability, spool_nbytes, window_nbytes, idle_s, keys, insecure, ending_s)
         self._free_nbytes = free_nbytes
         self._scans: dict[str, SupervisedScan] = {}

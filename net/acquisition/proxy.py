@@ -8,6 +8,7 @@ input closes.
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import signal
@@ -40,7 +41,7 @@ from rawmosaic.net.acquisition.messages import (
     request_in,
 )
 from rawmosaic.net.acquisition.plan import ScanPlan
-from rawmosaic.net.addresses import is_local
+from rawmosaic.net.addresses import addresses_in, is_local
 from rawmosaic.net.keys import KeyFolder, ServerCurve
 from rawmosaic.net.protocol import (
     ERROR,
@@ -88,6 +89,9 @@ SMALLEST_QUEUE, LARGEST_QUEUE = 2, 64
 LARGEST_KEPT_BLOCK = 30 << 20
 RATE_S = 5.0
 
+_TAKEN = (zmq.EADDRINUSE, errno.EACCES)
+"""A port that another program has, or that the system keeps to itself."""
+
 NO_CODE_OF_OURS = 1
 
 log = logging.getLogger("rawmosaic.net.acquisition")
@@ -101,7 +105,8 @@ class SlideProxy:
     folder
         The scan's, with its `scan.json`.
     bind
-        Where the scanner connects. A port `*` is chosen by the system: see `address`.
+        Where the scanner connects. A port `*` is chosen by the system, of ports `FIRST-LAST` the first that is free is taken: see
+        `address`.
     durability
         "fsync": what is acknowledged is on the disk; "page-cache": it is with the operating system.
     spool_nbytes
@@ -204,10 +209,7 @@ class SlideProxy:
         if curve is not None:
             stack.enter_context(curve.gate(context))
             curve.apply(router)
-        try:
-            router.bind(address)
-        except zmq.ZMQError as error:
-            raise UnreachableError(f"the address cannot be bound ({error.strerror}); choose another", location=address) from error
+        _bind_first(router, address)
         return router
 
     # called by threads of the intake
@@ -280,6 +282,8 @@ class SlideProxy:
             facts = {"scan": self.plan.uid, "window_nbytes": self._window, "planes": self.intake.acknowledged}
             self._reply(address, request.id, OK, {"server": self._server, "protocol": VERSION, **facts})
         elif request.op == PING:
+            if "scan" in request.body:
+                self._check_scan(request.body["scan"])
             self._reply(address, request.id, OK, {"held": self.intake.held})
         elif request.op in (FINISH, ABORT):
             self._check_scan(request.body.get("scan"))
@@ -288,8 +292,9 @@ class SlideProxy:
             raise ProtocolError(f"a proxy knows no op {request.op[:40]!r}: it takes planes; ask the manager about scans")
 
     def _take(self, address: bytes, request: Request, cost_nbytes: int) -> None:
+        if isinstance(uid := request.body.get("scan"), str):
+            self._check_scan(uid)  # before all else: another scan's planes may be such as this one's cannot be
         header, payload = plane_from(request)
-        self._check_scan(header.uid)
         check_against_plan(header, self.plan)
         key = _key(header)
         if (same := self._waiting.get(key)) is not None:  # its sender lost the connection, and asks again
@@ -399,6 +404,24 @@ class SlideProxy:
             if not (self.folder / STATUS_FILE).exists():
                 raise
             overwrite_json(self.folder / STATUS_FILE, status)
+
+
+def _bind_first(router: zmq.Socket, address: str) -> None:
+    """Bind to the first that is free of the addresses that one stands for. UnreachableError."""
+    candidates = addresses_in(address)
+    for candidate in candidates:
+        try:
+            router.bind(candidate)
+        except zmq.ZMQError as error:
+            if candidate == address or error.errno not in _TAKEN:
+                told = f"the address cannot be bound ({error.strerror}); choose another"
+                raise UnreachableError(told, location=candidate) from error
+        else:
+            return
+    raise UnreachableError(
+        f"all ports are taken ({len(candidates)} in all); each scan needs one: have scans end, or give the server more --ports",
+        location=address,
+    )
 
 
 def _end_from(request: Request) -> Arrival:

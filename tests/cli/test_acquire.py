@@ -185,6 +185,8 @@ def test_a_scanner_with_keys_is_let_in_and_another_is_not(rawmosaic, data, tmp_p
 def test_mistakes_are_one_line(rawmosaic, tmp_path):
     assert rawmosaic("acquire", "serve", "--data", tmp_path / "nowhere").complains_once_about("nowhere", "does not exist")
     assert rawmosaic("acquire", "serve").complains_once_about("--data")
+    wrong = rawmosaic("acquire", "serve", "--data", tmp_path, "--ports", "6010-6000")
+    assert wrong.complains_once_about("6010-6000", "FIRST-LAST")
     assert rawmosaic("acquire", "simulate", tmp_path / "nowhere.h5").complains_once_about("nowhere.h5", "no such file")
     assert rawmosaic("acquire", "finish").complains_once_about("name")
 
