@@ -21,7 +21,7 @@ from rawmosaic.net.acquisition.pulse import Pulse, held_by_another, in_words, si
 from rawmosaic.net.acquisition.spool import RELEASED_FILE, SPOOL_FOLDER
 from rawmosaic.net.addresses import is_local
 from rawmosaic.storage.durable import sync_folder
-from rawmosaic.storage.hdf5.left_behind import DAMAGED_SUFFIX, KEPT_SUFFIX, damaged_of, kept_of, part_of
+from rawmosaic.storage.hdf5.left_behind import KEPT_SUFFIX, damaged_of, kept_of, part_of
 from rawmosaic.storage.opening import PART_SUFFIX
 
 SCAN_SUFFIX, GONE_SUFFIX, SLIDE_SUFFIX = ".scan", ".gone", ".h5"
@@ -278,7 +278,7 @@ class SupervisedScan:
     def _stamp(self) -> tuple:
         """Stands for all that the writer's success rests on."""
         location, spool, aside = self.location, self.folder / SPOOL_FOLDER, self.folder / SET_ASIDE
-        slides = [location.with_name(location.name + suffix) for suffix in ("", PART_SUFFIX, KEPT_SUFFIX, DAMAGED_SUFFIX)]
+        slides = [location.with_name(location.name + suffix) for suffix in ("", PART_SUFFIX, KEPT_SUFFIX)] + damaged_of(location)
         own = [self.folder / name for name in (SCAN_FILE, END, RELEASED_FILE)]
         return stamp_of([*slides, *own, spool, aside, *_inside(spool), *_inside(aside)])
 
