@@ -97,5 +97,15 @@ def _why_not(location: str) -> str:
         return "there is no such file or folder"
     if path.is_dir() and not any(path.iterdir()):
         return "the folder is empty"
+    if (image := _some_tiff(path)) is not None:
+        from rawmosaic.storage.importers.placing import how_to_place
+
+        return f"nothing that rawmosaic knows says where its images lie; {how_to_place(image)}; it reads {known}"
     kind = "folder holds no acquisition" if path.is_dir() else "file is not a slide"
     return f"this {kind} that rawmosaic knows; it reads virtual slides (.h5) and {known}"
+
+
+def _some_tiff(path: Path) -> str | None:
+    """The name of a TIFF: the file itself, or the first in a folder."""
+    names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else [path.name]
+    return next((name for name in names if name.lower().endswith((".tif", ".tiff"))), None)

@@ -21,6 +21,7 @@ from pathlib import Path
 from rawmosaic.storage.errors import AcquisitionError, DamagedSlideError
 from rawmosaic.storage.importers.acquisition import ImportOptions, RawAcquisition, file_stats
 from rawmosaic.storage.importers.arranging import PlaneRecord, arrange
+from rawmosaic.storage.importers.placing import how_to_place
 from rawmosaic.storage.importers.source import AcquisitionSource
 from rawmosaic.storage.importers.tiff_pages import open_tiff, survey
 from rawmosaic.storage.slide import Channel, Header
@@ -170,7 +171,7 @@ def _stage_tag(path: Path) -> dict[str, str]:
     if "stage-position-x" not in tag or "stage-position-y" not in tag:
         raise AcquisitionError(
             "has no MetaSeries tag with a stage position; export from MetaXpress as TIFF with its metadata, "
-            "or write a positions.csv beside the files",
+            f"or {how_to_place(path.name)}",
             location=path,
         )
     return {**tag, "verbatim": text}

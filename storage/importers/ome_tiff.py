@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 from rawmosaic.storage.errors import AcquisitionError, DamagedSlideError
 from rawmosaic.storage.importers.acquisition import ImportOptions, RawAcquisition, file_stats
 from rawmosaic.storage.importers.arranging import PlaneRecord, arrange
+from rawmosaic.storage.importers.placing import how_to_place
 from rawmosaic.storage.importers.source import AcquisitionSource
 from rawmosaic.storage.importers.tiff_pages import TIFF_SUFFIXES, open_tiff, survey
 from rawmosaic.storage.slide import Channel, Header
@@ -217,7 +218,7 @@ def _refuse_unplaced(images: list[_Image], path: Path) -> None:
     if nowhere and len(images) > 1:
         raise AcquisitionError(
             f"{len(nowhere)} of {len(images)} images have no position (PositionX, PositionY): {', '.join(nowhere[:5])}; "
-            "write a positions.csv beside the files instead",
+            f"{how_to_place(images[0].file.name)}",
             location=path,
         )
 
@@ -256,7 +257,7 @@ def _description(file: Path) -> str:
         return file.read_text(encoding="utf-8")
     with open_tiff(file) as tiff:
         if not tiff.ome_metadata:
-            raise AcquisitionError("the file has no OME-XML", location=file)
+            raise AcquisitionError(f"has no OME-XML, so nothing says where it lies; {how_to_place(file.name)}", location=file)
         return tiff.ome_metadata
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -170,3 +171,32 @@ def test_folder_of_other_things_is_no_acquisition(tmp_path: Path):
         open_slide(tmp_path)
     with pytest.raises(NotASlideError):
         open_slide(tmp_path / "letter.txt")
+
+
+def test_what_is_said_about_images_that_nothing_places_can_be_followed(tmp_path: Path, data: Path):
+    for image in (data / "fov-16bit" / "plateviewer-crispr20x").glob("*.ome.tif"):
+        (tmp_path / image.name).write_bytes(image.read_bytes())
+    with pytest.raises(AcquisitionError, match=r"has no OME-XML.*positions.csv") as refused:
+        open_slide(tmp_path, in_place_cache=False)
+    columns = re.search(r"first line is (\S+)", str(refused.value))[1]
+    first = re.search(r"such as (\S+?),", str(refused.value))[1]
+    images = sorted(path.name for path in tmp_path.glob("*.tif"))
+    assert first in images
+    places = {name[: -len("--C00.ome.tif")]: 500.0 * number for number, name in enumerate(images[::2])}
+    lines = [f"{name},{name[-11:-8]},{places[name[: -len('--C00.ome.tif')]]},0" for name in images]
+    (tmp_path / "positions.csv").write_text("\n".join([columns, *lines]) + "\n")
+    with pytest.raises(AcquisitionError, match="--pixel-size-um"):
+        open_slide(tmp_path, in_place_cache=False)
+    with open_slide(tmp_path, in_place_cache=False, pixel_size_um=0.3) as slide:
+        assert [channel.name for channel in slide.channels] == ["C00", "C01"]
+        assert sorted(slide.positions()[:, 0]) == sorted(places.values())
+        np.testing.assert_array_equal(slide.read_plane(2, 1), tifffile.imread(tmp_path / images[5]))
+
+
+@pytest.mark.parametrize("where", ["folder", "image"])
+def test_numbered_images_are_refused_with_what_to_do(tmp_path: Path, where: str):
+    for number in range(2):
+        tifffile.imwrite(tmp_path / f"img_{number:04}.tif", np.zeros((8, 8), np.uint16))
+    location = tmp_path if where == "folder" else tmp_path / "img_0000.tif"
+    with pytest.raises(NotASlideError, match=r"positions.csv.* img_0000.tif,.*TileConfiguration.*OME-TIFF"):
+        open_slide(location)
