@@ -55,6 +55,8 @@ def take_up(location: Path, scan_uid: str, waiting: Waiting | None = None) -> Le
             _check_is_a_file(path)
         if kept.exists():
             _check_is_own(kept, scan_uid)
+            if holds_nothing(kept):
+                patiently(kept.unlink, kept, waiting)
         if not part.exists():
             forget_changes(part)  # of a scan that was discarded
         elif _settled(part, kept, location, scan_uid, waiting):
@@ -102,9 +104,9 @@ def _settled(part: Path, kept: Path, location: Path, scan_uid: str, waiting: Wai
             claimed.close()  # Windows renames no file that is open
         if not kept.exists():
             patiently(lambda: os.replace(part, kept), part, waiting)
-        elif found is None or found.scan_uid is None or not _holds_more(part, kept):
-            patiently(part.unlink, part, waiting)  # a copy that was not finished
-        else:  # somebody has put another file here
+        elif found is None or _is_unfinished_copy(part, found, kept):
+            patiently(part.unlink, part, waiting)
+        else:  # the one to be copied is damaged, or somebody has put another file here
             aside = new_damaged_of(location)
             patiently(lambda: os.replace(part, aside), part, waiting)
         sync_folder(location.parent)
@@ -131,17 +133,20 @@ def _opens(part: Path) -> bool:
         return False
 
 
-def _holds_more(part: Path, kept: Path) -> bool:
-    """Whether a slide has planes that the one of which it should be a copy lacks. What cannot be read was never a whole copy."""
+def _is_unfinished_copy(part: Path, found: LeftBehind, kept: Path) -> bool:
+    """Whether all that `part` may have is in `kept` as well, which can be read."""
     try:
-        with Hdf5Slide(part) as copy, Hdf5Slide(kept) as old:
-            for z in range(copy.size_z):
-                for t in range(copy.size_t):
-                    if _has_more(copy.acquired(z, t), copy.checksums(z, t), old.acquired(z, t), old.checksums(z, t)):
-                        return True
+        with Hdf5Slide(kept) as old:
+            if found.scan_uid is None:
+                return True  # a power failure while it was copied
+            with Hdf5Slide(part) as copy:
+                return not any(
+                    _has_more(copy.acquired(z, t), copy.checksums(z, t), old.acquired(z, t), old.checksums(z, t))
+                    for z in range(copy.size_z)
+                    for t in range(copy.size_t)
+                )
     except SlideError:
         return False
-    return False
 
 
 def _has_more(there: np.ndarray, crcs: np.ndarray, there_before: np.ndarray, crcs_before: np.ndarray) -> bool:
