@@ -90,7 +90,21 @@ def folder(tmp_path: Path) -> Path:
 
 
 def write(folder: Path) -> int:
+    """A writer in this process, until it ends; its exit code. A scan that was never ended is none of these."""
+    assert (folder / "end.json").exists()
     return ScanWriter(folder, threading.Event()).run()
+
+
+def write_until(folder: Path, key: str, value: int) -> None:
+    """A writer in this process, until it says so much; then it ends in order."""
+    over = threading.Event()
+    thread = threading.Thread(target=ScanWriter(folder, over).run)
+    thread.start()
+    try:
+        until(lambda: (read_json(folder / "writer.json") or {}).get(key, 0) >= value)
+    finally:
+        over.set()
+        thread.join()
 
 
 def places_in_slide(path: Path) -> set[int]:
@@ -278,15 +292,7 @@ def test_damage_is_not_forgotten_once_its_segment_was_released(folder: Path, par
     place, path, begin, end = records(folder)[1]
     anchor, offset = PARTS[part]
     data = flip(path, (begin if anchor == "head" else end) + offset)
-    over = threading.Event()
-    writer = ScanWriter(folder, over)
-    thread = threading.Thread(target=writer.run)
-    thread.start()
-    try:
-        until(lambda: (read_json(folder / "writer.json") or {}).get("releasable_segment", 0) >= 3)
-    finally:
-        over.set()
-        thread.join()
+    write_until(folder, "releasable_segment", 3)
     with proxy(folder) as second:
         second.intake.release_written()
         assert segments(folder / "spool") == [4]
@@ -299,16 +305,24 @@ def test_damage_is_not_forgotten_once_its_segment_was_released(folder: Path, par
     assert_failed(folder, {place}, path, data)
 
 
+def test_a_damaged_plane_can_be_mended_though_its_segment_was_released(folder: Path):
+    place, path, _, end = records(folder)[1]
+    flip(path, end - 100)
+    write_until(folder, "releasable_segment", 3)
+    with proxy(folder) as second:
+        second.intake.release_written()
+        assert segments(folder / "spool") == [4]
+    with proxy(folder) as third:
+        assert third.intake.acknowledged == N_PLANES - 1
+        assert [third.plane(number)["repeated"] for number in range(N_PLANES)] == [number != place for number in range(N_PLANES)]
+        assert third.finish()["planes"] == N_PLANES
+    assert write(folder) == COMPLETE
+    assert_complete(folder)
+
+
 def test_damage_to_what_is_in_the_slide_already_costs_nothing(folder: Path):
     """Also where another writer has to go on: what the first had written is copied, though the spool knows nothing of it."""
-    over = threading.Event()
-    thread = threading.Thread(target=ScanWriter(folder, over).run)
-    thread.start()
-    try:
-        until(lambda: (read_json(folder / "writer.json") or {}).get("written") == N_PLANES)
-    finally:
-        over.set()
-        thread.join()
+    write_until(folder, "written", N_PLANES)
     for _, path, begin, _ in records(folder)[:6:5]:
         flip(path, begin)
     with proxy(folder) as second:

@@ -19,6 +19,7 @@ from rawmosaic.net.acquisition import spool as module
 from rawmosaic.net.acquisition.spool import (
     PlaneFacts,
     Position,
+    ReleasedList,
     SpoolReader,
     SpoolWriter,
     append_released,
@@ -488,6 +489,44 @@ def test_a_torn_list_of_released_planes_counts_up_to_where_it_is_whole(tmp_path)
         assert (last, len(rows)) == (1, 2)
         append_released(path, 2, released_rows([facts_of(2, b"")]))
         assert path.read_bytes() == whole
+
+
+def test_a_list_of_released_planes_is_read_once_however_long_it_gets(tmp_path, monkeypatch):
+    path, reads = tmp_path / "released.index", []
+    real = module._batches
+    monkeypatch.setattr(module, "_batches", lambda path: reads.append(path) or real(path))
+    released = ReleasedList(path)
+    for segment in range(1, 40):
+        released.append(segment, released_rows([facts_of(segment, b"")]))
+    assert len(reads) == 1
+    last, rows = read_released(path)
+    assert (last, rows["field"].tolist()) == (39, list(range(1, 40)))
+    again = ReleasedList(path)
+    assert (again.last, again.rows["field"].tolist()) == (39, list(range(1, 40)))
+    again.append(40, released_rows([]))
+    assert read_released(path)[0] == 40
+
+
+def test_what_could_not_be_noted_as_released_is_noted_by_the_next_call(tmp_path, monkeypatch):
+    path = tmp_path / "released.index"
+    released = ReleasedList(path)
+    released.append(1, released_rows([facts_of(1, b"")]))
+    whole = path.read_bytes()
+    real = module._write_all
+
+    def half(descriptor, buffers):
+        os.write(descriptor, b"".join(bytes(buffer) for buffer in buffers)[:50])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "_write_all", half)
+    with pytest.raises(WriteError, match="No space left"):
+        released.append(2, released_rows([facts_of(2, b"")]))
+    assert path.read_bytes()[: len(whole)] == whole
+    assert read_released(path)[0] == 1
+    monkeypatch.setattr(module, "_write_all", real)
+    released.append(2, released_rows([facts_of(3, b"")]))
+    last, rows = read_released(path)
+    assert (last, rows["field"].tolist()) == (2, [1, 3])
 
 
 def test_a_damaged_list_of_released_planes_is_told(tmp_path):
