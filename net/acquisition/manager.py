@@ -484,6 +484,7 @@ class Manager:
             "location": str(scan.location),
             "planes": scan.acknowledged,
             "error": scan.error,
+            "discard": bool((scan.ended or {}).get("discard")),
         }
 
     def _status(self, body: Mapping) -> Mapping:

@@ -31,7 +31,7 @@ from rawmosaic.net.acquisition.micromanager_geometry import CameraView
 from rawmosaic.net.acquisition.plan import check_name
 from rawmosaic.net.acquisition.scanner import Scanner
 from rawmosaic.net.acquisition.useq_plan import SequencePlan, place_of, plan_sequence
-from rawmosaic.net.protocol import ExistsError
+from rawmosaic.net.protocol import EndedError, ExistsError
 from rawmosaic.storage.errors import (
     AccessError,
     AcquisitionError,
@@ -53,7 +53,7 @@ TIMEOUT_S = 60.0
 LOOK_S = 0.2
 """A wait is made of such pieces, so that it sees what else happens."""
 
-FATAL = (UnreachableError, AccessError, ProtocolError, WriteError)
+FATAL = (UnreachableError, AccessError, ProtocolError, WriteError, EndedError)
 """What makes every further frame futile; of anything else, only the frame is lost that it is about."""
 
 log = logging.getLogger("rawmosaic.net.acquisition")
@@ -132,6 +132,7 @@ class SlideHandler:
         self._open_scanner = scanner or (lambda: Scanner(address, keys, timeout_s=timeout_s))
         self._run: _Run | None = None
         self._slide_name, self._uid = "", ""
+        self._nothing_because = ""
         self._runs = 0
         self._one_at_a_time = threading.RLock()
         self._connections: list[Callable[[], None]] = []
@@ -183,6 +184,8 @@ class SlideHandler:
         """
         if self.error is not None:
             raise self.error
+        if self._nothing_because:
+            raise AcquisitionError(f"there is no slide: {self._nothing_because}, before the first frame")
         if self._run is not None or not self._uid:
             raise AcquisitionError("no run has ended yet whose slide one could wait for")
         with Server(self.address, self._keys) as server:
@@ -225,6 +228,7 @@ class SlideHandler:
             self._was_cancelled()
             self._ended()  # a run that never said its end
             self.error, self.taken, self.missed, self.location, self._uid = None, 0, 0, "", ""
+            self._nothing_because = ""
             try:
                 self._begin(sequence, summary)
             except Exception as error:
@@ -333,19 +337,26 @@ class SlideHandler:
             run = self._run
             if run is None:
                 return
-            early = run.cancelled or _ended_by_an_error(self.core)
+            early = "the run was cancelled" if run.cancelled else _broken_off(self.core)
             self._leave(lambda: self._finish(run.scanner, early))
 
-    def _finish(self, scanner: Scanner, early: bool) -> None:
-        """End the scan when all frames are acknowledged, but for those that were refused."""
+    def _finish(self, scanner: Scanner, early: str) -> None:
+        """End the scan when all frames are acknowledged, but for those that were refused. `early`: why, if it was broken off.
+
+        A run that was broken off before its first frame leaves no slide, and its name to the next.
+        """
         try:
             scanner.flush()
         except FATAL:
             raise
         except SlideError as error:
             self._fail(error, "frames of the run are missing on the server")
-        if early:
-            scanner.abort()
+        if early and not (self.taken or self.missed):
+            scanner.abort(discard=True)
+            self._uid, self.location, self._nothing_because = "", "", early
+            self._runs -= 1
+        elif early:
+            scanner.abort(reason=early)
         else:
             scanner.finish(wait=False)
 
@@ -354,6 +365,8 @@ class SlideHandler:
         run, self._run = self._run, None
         try:
             end()
+        except EndedError as error:
+            self._fail(error, "somebody else ended the scan on the server")
         except Exception as error:
             self._fail(error, "the scan could not be ended on the server, which ends it by itself after a while")
         finally:
@@ -397,10 +410,11 @@ class _Run:
         return x_um, y_um, stage["z"]
 
 
-def _ended_by_an_error(core: Any) -> bool:
-    """Whether the run that ends was broken off by an exception."""
+def _broken_off(core: Any) -> str:
+    """Why the run that ends was broken off; empty where it was not."""
     reason = getattr(getattr(core.mda, "status", None), "finish_reason", None)
-    return str(getattr(reason, "value", reason)) in ("errored", "canceled")
+    reasons = {"errored": "the run was broken off by an error", "canceled": "the run was cancelled"}
+    return reasons.get(str(getattr(reason, "value", reason)), "")
 
 
 def _completed(server: Server, name: str, timeout_s: float | None) -> str:

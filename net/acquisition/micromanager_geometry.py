@@ -163,4 +163,7 @@ def _check_camera(image: Mapping) -> None:
             f"{image.get('camera_label')} takes colour images ({image.get('pixel_format')}); set it to grey ones, of 8 to 16 bits"
         )
     if image.get("dtype") not in ("uint8", "uint16"):
-        raise AcquisitionError(f"{image.get('camera_label')} gives {image.get('dtype')}; set it to 8 to 16 bits a pixel")
+        several = int(image.get("num_camera_adapter_channels") or 1) > 1
+        unlike = "its cameras differ, or give something else than counts; set all of them to the same 8 to 16 bits a pixel"
+        told = unlike if several else f"gives {image.get('dtype')}; set it to 8 to 16 bits a pixel"
+        raise AcquisitionError(f"{image.get('camera_label')}: {told}" if several else f"{image.get('camera_label')} {told}")

@@ -411,7 +411,7 @@ class ScanLine:
 
 def too_late(letter: Letter, found: Mapping) -> SlideError | None:
     """What is wrong with something that was handed in for a scan that is over by now; None where all is as it was wanted."""
-    discarded, location = found.get("state") == DISCARDED, found.get("location") or None
+    discarded, location = found.get("state") == DISCARDED or found.get("discard") is True, found.get("location") or None
     if letter.op == ABORT and letter.body.get("discard"):
         if discarded:
             return None

@@ -40,6 +40,9 @@ ABORT_S = 15.0
 LOOK_S = 0.2
 """A wait is made of such pieces, so that an interrupt at the keyboard ends it on any system."""
 
+LONGEST_REASON = 1000
+"""Characters of what is told about an early end."""
+
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.02, 0.5
 
 
@@ -247,15 +250,15 @@ class Scanner:
         self._end()
         return self._location
 
-    def abort(self, discard: bool = False) -> None:
-        """End the scan early: its slide holds what was acknowledged, and says so. With `discard` all is deleted.
+    def abort(self, discard: bool = False, reason: str = "") -> None:
+        """End the scan early: its slide holds what was acknowledged, says so, and the `reason`. With `discard` all is deleted.
 
         Raises EndedError where somebody ended the scan meanwhile so that the slide is not what this would make of it: it was
         discarded and should not have been, or the other way round.
         """
         line = self._running()
         line.give_up()
-        self._tell(ABORT, {"discard": discard})
+        self._tell(ABORT, {"discard": discard, "reason": reason[:LONGEST_REASON]})
         self._end()
 
     def close(self) -> None:
@@ -287,7 +290,7 @@ class Scanner:
     def _abort_for(self, error: BaseException) -> None:
         self._timeout_s = min(self._timeout_s, ABORT_S)
         try:
-            self.abort()
+            self.abort(reason=f"{type(error).__name__}: {error}".removesuffix(": "))
         except EndedError as trouble:
             error.add_note(str(trouble))
         except SlideError as trouble:

@@ -118,7 +118,7 @@ class LocalScanner:
         self.uid, self.location, self.held = "", "", ""
         self.planes: list[dict] = []
         self.facts: dict = {}
-        self.ended = ""
+        self.ended = self.reason = ""
         self.refuse: Callable[[dict], SlideError | None] = lambda _: None
         self.before_send: Callable[[], None] = lambda: None
         self.thread: threading.Thread | None = None
@@ -149,8 +149,9 @@ class LocalScanner:
         self._end("finished")
         return self.location
 
-    def abort(self, discard: bool = False) -> None:  # noqa: ARG002
-        self._end("ended early")
+    def abort(self, discard: bool = False, reason: str = "") -> None:
+        self.reason = reason
+        self._end("discarded" if discard else "ended early")
 
     def close(self) -> None:
         if self._writer is not None:

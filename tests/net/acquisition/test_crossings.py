@@ -201,6 +201,17 @@ def test_discarding_ends_a_wait_for_planes_that_are_not_acknowledged(beside):
         scanner.close()
 
 
+def test_a_scan_whose_discarding_takes_its_time_is_not_finished(beside):
+    with ScriptedScan() as manager, ScriptedScan() as proxy:
+        manager.found["address"] = proxy.address
+        scanner = begun(manager.address)
+        manager.found |= {"state": "finishing", "address": "", "discard": True}
+        proxy.close()
+        with pytest.raises(EndedError, match="discarded"):
+            beside(scanner.finish, wait=False).result(LONG_S)
+        scanner.close()
+
+
 def test_discarding_ends_a_wait_for_the_slide(beside):
     with ScriptedScan() as server:
         scanner = begun(server.address)

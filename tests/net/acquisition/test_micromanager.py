@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,15 @@ pytest.importorskip("pymmcore_plus", reason="pymmcore-plus is not installed: pip
 pytest.importorskip("mm_test_adapters", reason="there are no demo devices: pip install 'rawmosaic[micromanager-demo]'")
 
 import useq
+from bare_client import until
 from microscope import SENSOR, LocalScanner, Microscope, pixel_places, seen
 from pymmcore_plus import CMMCorePlus
 
 from rawmosaic.net.acquisition import micromanager
+from rawmosaic.net.acquisition.asking import Server
 from rawmosaic.net.acquisition.manager import Manager
 from rawmosaic.net.acquisition.micromanager import SlideHandler
+from rawmosaic.net.protocol import EndedError
 from rawmosaic.storage import open_slide
 from rawmosaic.storage.errors import AcquisitionError, OutOfRangeError, SlideError, UnreachableError
 from rawmosaic.storage.hdf5.verify import verify_slide
@@ -422,6 +426,45 @@ def test_a_run_that_breaks_off_is_a_slide_of_what_was_taken(
         assert slide.n_fields == 1
 
 
+@pytest.mark.parametrize("given_to_the_run", [False, True], ids=["attached", "given to the run"])
+def test_a_run_that_breaks_off_before_its_first_frame_leaves_no_slide_and_its_name(
+    given_to_the_run: bool, microscope: Microscope, handler_of: Callable, scanners: list[LocalScanner]
+):
+    mistyped = useq.MDASequence(channels=channels("DAPY"), stage_positions=[(0, 0)])
+    handler = handler_of(name="a run")
+    with nullcontext() if given_to_the_run else handler, pytest.raises(ValueError, match="DAPY"):
+        microscope.core.mda.run(mistyped, output=handler if given_to_the_run else None)
+    assert scanners[-1].ended == "discarded"
+    with pytest.raises(AcquisitionError, match="no slide: the run was broken off by an error, before the first frame"):
+        handler.result()
+    with handler:
+        microscope.core.mda.run(useq.MDASequence(channels=channels("DAPI"), stage_positions=[(0, 0)]))
+    assert scanners[-1].facts["name"] == "a run"
+    assert scanners[-1].ended == "finished"
+
+
+def test_a_run_whose_scan_somebody_ended_goes_on_without_it_and_says_so(microscope: Microscope, server: Manager):
+    def end_it() -> None:
+        if len(microscope.frames) == 4:
+            with Server(server.address) as asked:
+                until(lambda: asked.find("a run")["planes"] == 4, PATIENCE_S)  # they are safe
+                asked.abort("a run")
+
+    microscope.camera.on_snap = end_it
+    handler = SlideHandler(server.address, name="a run", core=microscope.core)
+    with pytest.raises(EndedError, match="ended on the server"), handler:
+        microscope.core.mda.run(whole_sequence())
+    assert handler.taken + handler.missed == len(microscope.frames) == 32
+    with Server(server.address) as asked:
+        until(lambda: asked.find("a run")["state"] == "complete", PATIENCE_S)
+        location = asked.find("a run")["location"]
+    with open_slide(location) as slide:
+        planes = addresses(microscope)[:4]
+        for address, (image, _, _) in zip(planes, microscope.frames, strict=False):
+            np.testing.assert_array_equal(slide.read_plane(*address), image)
+        assert sum(int(slide.acquired(z, t).sum()) for z in range(slide.size_z) for t in range(slide.size_t)) == 4
+
+
 def test_a_run_goes_on_without_the_server(microscope: Microscope, caplog: pytest.LogCaptureFixture):
     def unreachable() -> LocalScanner:
         raise UnreachableError("nobody answers", location="tcp://nowhere:5556")
@@ -634,7 +677,7 @@ def test_a_cancelled_run_is_marked_on_the_server(microscope: Microscope, server:
     with SlideHandler(server.address, name="a run", core=microscope.core) as handler:
         microscope.core.mda.run(whole_sequence())
     with open_slide(handler.result(PATIENCE_S)) as slide:
-        assert slide.header.extra["ended_early"]
+        assert slide.header.extra["ended_early"] == "the run was cancelled"
         assert_planes_are_the_frames(slide, addresses(microscope), microscope)
 
 
