@@ -11,10 +11,11 @@ import pytest
 
 from rawmosaic.storage import SlideWriter
 from rawmosaic.storage.hdf5 import format as fmt
+from rawmosaic.storage.hdf5 import verify
 from rawmosaic.storage.hdf5.reader import Hdf5Slide
 from rawmosaic.storage.hdf5.stored_crcs import CrcTable, StoredCrcs
 from rawmosaic.storage.hdf5.verify import verify_slide
-from rawmosaic.storage.pyramid import TileKey
+from rawmosaic.storage.pyramid import TileKey, reduce_plane
 
 SHAPE = (600, 700)
 N_FIELDS, CHANNELS = 3, ("DAPI", "GFP")
@@ -71,6 +72,18 @@ def decoded_planes(part: Path, stored: StoredCrcs | None, monkeypatch: pytest.Mo
 def test_only_planes_that_were_not_read_back_are_decoded(sealed: tuple[Path, StoredCrcs], monkeypatch: pytest.MonkeyPatch):
     part, stored = sealed
     assert decoded_planes(part, stored, monkeypatch) == {LAST}
+
+
+def test_zoom_layers_that_are_the_bytes_that_were_made_are_not_made_again(
+    sealed: tuple[Path, StoredCrcs], monkeypatch: pytest.MonkeyPatch
+):
+    part, stored = sealed
+    made = []
+    monkeypatch.setattr(verify, "reduce_plane", lambda *plane: (made.append(1), reduce_plane(*plane))[1])
+    assert verify_slide(part, stored=stored) == []
+    assert made == []
+    assert verify_slide(part) == []
+    assert len(made) == N_FIELDS * len(CHANNELS)
 
 
 def test_without_what_the_writer_remembers_all_planes_are_decoded(
