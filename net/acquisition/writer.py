@@ -184,7 +184,7 @@ class ScanWriter:
             except WriteError as error:
                 if getattr(error.__cause__, "errno", None) not in _FULL_DISK:
                     raise
-                self._say_trouble(f"the disk is full; make room, and the slide is written ({error})")
+                self._say_trouble(f"the disk is full; make room, and the slide is written ({error}){self._copied_from()}")
             if self._over.wait(FULL_PAUSE_S):
                 raise EndedError
 
@@ -367,7 +367,15 @@ class ScanWriter:
             writer.stop_waiting()
         writer.effort = effort(writer.effort, read_json(self.folder / PROXY_FILE) or {})
         codec = self.plan.codec if writer.effort == "normal" else "lz4, fast"
-        self._status.say(codec=codec, error=writer.full or self._trouble)
+        self._status.say(codec=codec, error=writer.full + self._copied_from() if writer.full else self._trouble)
+
+    def _copied_from(self) -> str:
+        """What to tell of a full disk while the slide of a writer that was killed needs its size once more."""
+        kept = kept_of(self.location)
+        try:
+            return f"; {kept.name} is copied, {kept.stat().st_size:,} bytes, and goes then: nothing is lost"
+        except OSError:
+            return ""
 
     def _patiently(self, change: Callable[[], object], path: Path) -> None:
         """Rename or delete a file, once nobody has it open."""

@@ -250,6 +250,7 @@ def test_disk_that_is_full_while_a_slide_is_copied_holds_the_scan_and_loses_noth
         thread = threading.Thread(target=lambda scan_writer=scan_writer, codes=codes: codes.append(scan_writer.run()))
         thread.start()
         until(lambda scan_writer=scan_writer: "the disk is full" in scan_writer._status["error"])
+        assert "a scan.h5.kept is copied" in scan_writer._status["error"]
         assert kept_of(location).read_bytes() == before.own
         if last:
             ballast.unlink()
