@@ -23,7 +23,15 @@ from rawmosaic.storage.durable import sync_folder
 from rawmosaic.storage.errors import SlideError, WriteError
 from rawmosaic.storage.hdf5.at_once import being_changed, carry_over_changes, forget_changes
 from rawmosaic.storage.hdf5.claim import claim
-from rawmosaic.storage.hdf5.left_behind import LeftBehind, holds_nothing, kept_of, left_behind, new_damaged_of, part_of
+from rawmosaic.storage.hdf5.left_behind import (
+    LeftBehind,
+    check_readable,
+    holds_nothing,
+    kept_of,
+    left_behind,
+    new_damaged_of,
+    part_of,
+)
 from rawmosaic.storage.hdf5.letting_go import Waiting, forget_wish, patiently
 from rawmosaic.storage.hdf5.reader import Hdf5Slide
 
@@ -136,6 +144,7 @@ def _opens(part: Path) -> bool:
 def _is_unfinished_copy(part: Path, found: LeftBehind, kept: Path) -> bool:
     """Whether all that `part` may have is in `kept` as well, which can be read."""
     try:
+        check_readable(kept)
         with Hdf5Slide(kept) as old:
             if found.scan_uid is None:
                 return True  # a power failure while it was copied

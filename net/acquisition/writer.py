@@ -53,7 +53,7 @@ from rawmosaic.storage.errors import (
 )
 from rawmosaic.storage.hdf5.copying import copy_planes
 from rawmosaic.storage.hdf5.final_name import take_final_name
-from rawmosaic.storage.hdf5.left_behind import damaged_of, holds_nothing, kept_of, new_damaged_of, part_of
+from rawmosaic.storage.hdf5.left_behind import check_readable, damaged_of, holds_nothing, kept_of, new_damaged_of, part_of
 from rawmosaic.storage.hdf5.letting_go import PAUSE_S as IN_USE_PAUSE_S
 from rawmosaic.storage.hdf5.letting_go import patiently
 from rawmosaic.storage.hdf5.overview import FROM_FIELDS, add_overview
@@ -192,6 +192,7 @@ class ScanWriter:
         """What is right in the slide of a writer that was killed; then that one goes."""
         kept = kept_of(self.location)
         try:
+            check_readable(kept)
             with Hdf5Slide(kept) as old:
                 if old.scan_uid != self.plan.uid:
                     raise WriteError("this is of another scan; move it away, and the scan is completed", location=kept)
@@ -223,6 +224,7 @@ class ScanWriter:
         wanted = [facts for facts in released if not writer.has_plane(*facts.key)]
         n_found = 0
         try:
+            check_readable(kept)
             with TornSlide(kept, _fields_of(self.plan, wanted)) as old:
                 for facts in wanted:
                     with contextlib.suppress(DamagedSlideError, PlaneMissingError):

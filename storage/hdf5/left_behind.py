@@ -13,7 +13,7 @@ from pathlib import Path
 
 import h5py
 
-from rawmosaic.storage.errors import SlideError, WriteError
+from rawmosaic.storage.errors import DamagedSlideError, SlideError, WriteError
 from rawmosaic.storage.hdf5.at_once import being_changed, carry_over_changes
 from rawmosaic.storage.opening import HDF5_SIGNATURE, PART_SUFFIX
 
@@ -81,6 +81,13 @@ def left_behind(path: Path) -> LeftBehind | None:
             if "format" in file.attrs:
                 return LeftBehind(uid, irreplaceable, bool(file.attrs.get("finished", False)))
     return LeftBehind(None, True)
+
+
+def check_readable(path: Path) -> None:
+    """Raise DamagedSlideError where not even a slide's attributes can be read: HDF5 would try again for good. OSError."""
+    found = left_behind(path)
+    if found is None or found.scan_uid is None:
+        raise DamagedSlideError("the file's own attributes cannot be read", location=path)
 
 
 def refuse_to_overwrite(part: Path) -> None:

@@ -80,6 +80,14 @@ def torn(path: Path, before: Before) -> None:
     path.write_bytes(before.own[:1500])
 
 
+def torn_at_its_root(path: Path, before: Before) -> None:
+    """HDF5 reads what it finds damaged in a file that may be followed again and again, and would never come back."""
+    data = bytearray(before.own)
+    data[data.index(b"OHDR") + 8] ^= 0xFF
+    data[11] = 5
+    path.write_bytes(data)
+
+
 def empty(path: Path, before: Before) -> None:  # noqa: ARG001
     path.touch()
 
@@ -111,7 +119,7 @@ def linked(path: Path, before: Before) -> None:
 
 
 Puts = Callable[[Path, Before], None]
-OFTEN, SELDOM = (nothing, own, torn, empty, foreign, imported), (text, folder, dangling, linked)
+OFTEN, SELDOM = (nothing, own, torn, empty, foreign, imported), (torn_at_its_root, text, folder, dangling, linked)
 PAIRS = [
     *itertools.product(OFTEN, OFTEN),
     *itertools.product(SELDOM, (nothing, own)),
