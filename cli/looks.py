@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -86,24 +86,49 @@ def read_looks(slide: Slide, told: dict[str, Any]) -> Looks:
 
 
 def channel_number(slide: Slide, name: str) -> int:
-    """The channel of a name (in any case, if that is not ambiguous) or of a number; raises OutOfRangeError with all names."""
+    """The channel of a name, the slide's or else the user's (in any case, if that is not ambiguous), or of a number; raises
+    OutOfRangeError with all names."""
     names = [channel.name for channel in slide.channels]
-    if name in names:
-        return names.index(name)
-    alike = [number for number, other in enumerate(names) if other.lower() == name.lower()]
-    if len(alike) == 1:
-        return alike[0]
+    if (number := _number_of(name, names)) is not None:
+        return number
+    labels = channel_labels(slide)
+    if name and (number := _number_of(name, labels)) is not None:
+        return number
     if name.isdecimal() and int(name) < len(names):
         return int(name)
     from rawmosaic.storage.errors import OutOfRangeError
 
-    raise OutOfRangeError("channel", name, "the slide has " + ", ".join(names), location=slide.location)
+    known = [f"{own} (called {label})" if label else own for own, label in zip(names, labels, strict=True)]
+    raise OutOfRangeError("channel", name, "the slide has " + ", ".join(known), location=slide.location)
+
+
+def _number_of(name: str, names: Sequence[str]) -> int | None:
+    """Where a name stands, in any case if that is not ambiguous."""
+    if name in names:
+        return names.index(name)
+    alike = [number for number, other in enumerate(names) if other.lower() == name.lower()]
+    return alike[0] if len(alike) == 1 else None
+
+
+def channel_labels(slide: Slide) -> list[str]:
+    """What the user called each channel in the window, from what was kept for the slide; "" where nothing else than it does."""
+    from rawmosaic.viewer.display_state import matched_channels
+    from rawmosaic.viewer.saved_state import load
+
+    labels = [""] * len(slide.channels)
+    if (state := load(slide).state) is not None:
+        asked, there = [channel.name for channel in state.channels], [channel.name for channel in slide.channels]
+        for number, at in matched_channels(asked, there).items():
+            if asked[number].casefold() == there[at].casefold():  # else it is another channel at the same place
+                labels[at] = state.channels[number].label
+    return labels
 
 
 def shown_channels(slide: Slide, names: str) -> set[int]:
     """Numbers of the channels that are named with commas between."""
     # A name may itself hold a comma: then the whole text is that name.
-    whole = [names] if any(channel.name == names for channel in slide.channels) else names.split(",")
+    known = [channel.name for channel in slide.channels]
+    whole = [names] if names in known or ("," in names and names in channel_labels(slide)) else names.split(",")
     return {channel_number(slide, name.strip()) for name in whole}
 
 

@@ -23,7 +23,9 @@ Examples:
 @LOCATION
 @click.argument("annotations", required=False, metavar="[ANNOTATIONS.geojson]")
 @click.option("-o", "--output", required=True, metavar="TABLE.csv", help="The table to write.")
-@click.option("--channels", metavar="A,B", help="Channels to measure, by name or number; else all.")
+@click.option(
+    "--channels", metavar="A,B", help="Channels to measure, by name (the slide's, or yours in the window) or number; else all."
+)
 @click.option("--positions", metavar="NAME", default="stage", show_default=True, help="Position set that places the fields.")
 @click.option("--z", type=int, default=0, show_default=True, metavar="N", help="Plane of the stack.")
 @click.option("--t", type=int, default=0, show_default=True, metavar="N", help="Time point.")
@@ -49,9 +51,11 @@ def command(
     """Measure annotations on the slide or raw acquisition at LOCATION: lengths, areas, and raw counts of each channel.
 
     The annotations are those drawn in the window and saved beside the slide, unless a GeoJSON file, of QuPath for example,
-    is named. Exit code 0: measured. 1: measured, but some planes could not be read. 2: there is no table.
+    is named. Channels that were renamed in the window have that name in the table.
+
+    Exit code 0: measured. 1: measured, but some planes could not be read. 2: there is no table.
     """
-    from rawmosaic.cli.looks import shown_channels
+    from rawmosaic.cli.looks import channel_labels, shown_channels
     from rawmosaic.cli.progress import progress_bar
     from rawmosaic.storage import open_slide
     from rawmosaic.storage.errors import SlideError, WriteError
@@ -77,7 +81,7 @@ def command(
             progress_bar("Measuring") as progress,
         ):
             found = measured(measurer, shapes, progress)
-            write_table(path, document.annotations, found, measurer)
+            write_table(path, document.annotations, found, measurer, channel_labels(slide))
     if document.unshown:
         left_out = f"{len(document.unshown)} of its features are of a kind that is not measured"
         click.echo(f"rawmosaic: {source}: {left_out}", err=True)

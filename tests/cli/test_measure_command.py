@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from rawmosaic.storage import open_slide
+from rawmosaic.viewer import OffscreenViewer, saved_state
 from rawmosaic.viewer.annotations.files import AnnotationFile, write_geojson
 from rawmosaic.viewer.annotations.geojson import Document, Frame
 from rawmosaic.viewer.annotations.measure import Measurer
@@ -133,3 +134,23 @@ def test_ctrl_c_leaves_no_table(rawmosaic, slide_file: Path, drawn: Path, tmp_pa
     outcome = rawmosaic("measure", slide_file, drawn, "-o", tmp_path / "table.csv")
     assert (outcome.code, outcome.err.strip()) == (130, "rawmosaic: interrupted")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cells.geojson"]
+
+
+def test_channels_go_by_the_name_that_they_were_given_in_the_window(rawmosaic, slide_file: Path, drawn: Path, tmp_path: Path):
+    slide_path = Path(shutil.copy(slide_file, tmp_path / "own.h5"))
+    with open_slide(slide_path) as slide, OffscreenViewer(slide, size=(64, 48)) as viewer:
+        own = [channel.name for channel in slide.channels]
+        viewer.channels[1].label = "border, inner"
+        saved_state.keep(viewer.engine)
+    for asked in ("border, inner", own[1], "1"):
+        outcome = rawmosaic("measure", slide_path, drawn, "-o", tmp_path / "table.csv", "--channels", asked)
+        assert (outcome.code, outcome.err) == (0, ""), asked
+        columns = rows_of(tmp_path / "table.csv")[0]
+        assert "border, inner mean" in columns
+        assert f"{own[0]} mean" not in columns
+    assert rawmosaic("render", slide_path, "-o", tmp_path / "a.png", "--channels", "border, inner").code == 0
+    assert rawmosaic("render", slide_path, "-o", tmp_path / "b.png", "--channels", own[1]).code == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    refused = rawmosaic("measure", slide_path, drawn, "-o", tmp_path / "table.csv", "--channels", "nothing")
+    assert refused.code == 2
+    assert f"{own[1]} (called border, inner)" in refused.err

@@ -22,15 +22,17 @@ TRAILER = ("z", "t", "positions", "overlap", "reduced_by", "unreadable", "notes"
 Cell = str | int | float | None
 
 
-def header(measurer: Measurer) -> list[str]:
+def header(measurer: Measurer, labels: Sequence[str] = ()) -> list[str]:
     """The names of the columns: of a channel "DAPI" there are "DAPI pixels", "DAPI mean" and so on."""
-    names = channel_names(measurer)
+    names = channel_names(measurer, labels)
     return [*HEADER, *(f"{name} {statistic}" for name in names for statistic in STATISTICS), *TRAILER]
 
 
-def channel_names(measurer: Measurer) -> list[str]:
-    """Of the channels measured, each different: those of one name are told apart by their number."""
+def channel_names(measurer: Measurer, labels: Sequence[str] = ()) -> list[str]:
+    """Of the channels measured, each different: those of one name are told apart by their number. `labels`: what users call the
+    channels of the slide, "" for those that have no other name."""
     known = [channel.name for channel in measurer.slide.channels]
+    known = [label or name for name, label in zip(known, labels or known, strict=True)]
     return [f"{known[n]} ({n})" if known.count(known[n]) > 1 else known[n] for n in measurer.channels]
 
 
@@ -56,15 +58,19 @@ def rows(annotations: Sequence[Annotation], measurements: Sequence[Measurement],
 
 
 def write_table(
-    path: str | os.PathLike, annotations: Sequence[Annotation], measurements: Sequence[Measurement], measurer: Measurer
+    path: str | os.PathLike,
+    annotations: Sequence[Annotation],
+    measurements: Sequence[Measurement],
+    measurer: Measurer,
+    labels: Sequence[str] = (),
 ) -> None:
-    """Write a CSV file (UTF-8, commas, decimal points) whole or not at all; raises WriteError."""
+    """Write a CSV file (UTF-8, commas, decimal points) whole or not at all; raises WriteError. `labels`: see `channel_names`."""
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         with open(unfinished, "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(header(measurer))
+            writer.writerow(header(measurer, labels))
             writer.writerows([_text(cell) for cell in cells] for cells in rows(annotations, measurements, measurer))
         os.replace(unfinished, path)
     except OSError as error:
