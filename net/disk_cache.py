@@ -17,7 +17,6 @@ import sqlite3
 import struct
 import threading
 import time
-import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -26,6 +25,7 @@ from pathlib import Path
 import platformdirs
 
 from rawmosaic.storage.amounts import parse_bytes
+from rawmosaic.storage.checksum import crc32
 from rawmosaic.storage.pyramid import TileKey
 
 CACHE_ENVIRONMENT, BUDGET_ENVIRONMENT = "RAWMOSAIC_CACHE", "RAWMOSAIC_DISK_CACHE"
@@ -451,4 +451,4 @@ def _digest(identity: str) -> bytes:
 
 def _checksum(slide: bytes, key: Sequence[int], data: bytes) -> int:
     """CRC-32 of a tile under its key, so that a tile that turns up under another key is noticed as well."""
-    return zlib.crc32(data, zlib.crc32(slide + struct.pack("<5q", *key)))
+    return crc32(data, crc32(slide + struct.pack("<5q", *key)))

@@ -17,7 +17,6 @@ import logging
 import shutil
 import threading
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -51,6 +50,7 @@ from rawmosaic.net.acquisition.spool import (
     segments,
 )
 from rawmosaic.net.protocol import Buffer, BusyError, ConflictError, EndedError
+from rawmosaic.storage.checksum import crc32
 from rawmosaic.storage.errors import DamagedSlideError, ProtocolError, SlideError, WriteError
 
 FSYNC, PAGE_CACHE = "fsync", "page-cache"
@@ -488,7 +488,7 @@ def _pixels_crc(header: PlaneHeader, payload: Buffer) -> int:
         pixels = checked_pixels(header, payload)
     except DamagedSlideError as error:
         raise ProtocolError(f"a plane does not decode: {error}") from error
-    return header.crc if header.encoding == RAW else zlib.crc32(pixels)
+    return header.crc if header.encoding == RAW else crc32(pixels)
 
 
 def _reason(error: WriteError) -> str:

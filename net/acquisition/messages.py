@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -23,6 +22,7 @@ from rawmosaic.net.acquisition.plan import (
 )
 from rawmosaic.net.protocol import MAX_HEADER_NBYTES, Buffer, Request, request_from
 from rawmosaic.storage import codec
+from rawmosaic.storage.checksum import crc32
 from rawmosaic.storage.errors import AcquisitionError, ProtocolError
 from rawmosaic.storage.slide import FIELD_DTYPE
 
@@ -149,7 +149,7 @@ def checked_pixels(header: PlaneHeader, payload: Buffer) -> np.ndarray:
 
     A raw payload is not copied. Takes long, without the GIL.
     """
-    if (crc := zlib.crc32(payload)) != header.crc:
+    if (crc := crc32(payload)) != header.crc:
         raise ProtocolError(f"a plane changed on the way: its checksum is {crc:#010x}, and was {header.crc:#010x}; send it again")
     return pixels(header.encoding, header.shape, payload)
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from rawmosaic.storage.checksum import crc32
 from rawmosaic.storage.durable import sync_file
 
 MARK_FILE = "safe.mark"
@@ -43,7 +43,7 @@ def read_mark(spool: Path) -> SafeMark:
     if len(data) != _MARK.size:
         return SafeMark()
     magic, ordinal, segment, end, _, crc = _MARK.unpack(data)
-    return SafeMark(ordinal, segment, end) if magic == _MAGIC and crc == zlib.crc32(data[:-4]) else SafeMark()
+    return SafeMark(ordinal, segment, end) if magic == _MAGIC and crc == crc32(data[:-4]) else SafeMark()
 
 
 def write_mark(spool: Path, mark: SafeMark, *, durable: bool = False) -> None:
@@ -52,7 +52,7 @@ def write_mark(spool: Path, mark: SafeMark, *, durable: bool = False) -> None:
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     descriptor = os.open(spool / MARK_FILE, flags, 0o666)
     try:
-        os.write(descriptor, data[:-4] + struct.pack("<I", zlib.crc32(data[:-4])))  # in place: a full disk has room for it
+        os.write(descriptor, data[:-4] + struct.pack("<I", crc32(data[:-4])))  # in place: a full disk has room for it
         if durable:
             sync_file(descriptor)
     finally:

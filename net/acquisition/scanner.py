@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 import uuid
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -22,6 +21,7 @@ from rawmosaic.net.addresses import is_local, server_address
 from rawmosaic.net.connection import Connection
 from rawmosaic.net.keys import curve_for
 from rawmosaic.net.protocol import EndedError
+from rawmosaic.storage.checksum import crc32
 from rawmosaic.storage.errors import AcquisitionError, OutOfRangeError, SlideError, UnreachableError
 from rawmosaic.storage.slide import Channel, Header
 
@@ -338,7 +338,7 @@ class Scanner:
             uid=plan.uid,
             channel=channel,
             shape=(int(image.shape[0]), int(image.shape[1])),
-            crc=zlib.crc32(payload),
+            crc=crc32(payload),
             encoding=encoding,
             field=_whole(field),
             row=_whole(row),

@@ -22,7 +22,6 @@ import re
 import struct
 import threading
 import time
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -36,6 +35,7 @@ from rawmosaic.net.acquisition import messages
 from rawmosaic.net.acquisition.plan import MAX_PLANE_NBYTES
 from rawmosaic.net.acquisition.safe_mark import SafeMark, read_mark, write_mark
 from rawmosaic.net.protocol import Buffer
+from rawmosaic.storage.checksum import crc32
 from rawmosaic.storage.durable import sync_file, sync_folder
 from rawmosaic.storage.errors import DamagedSlideError, WriteError
 from rawmosaic.storage.positional_file import PositionalFile
@@ -181,7 +181,7 @@ class SpoolWriter:
             self.rotate()
         offset, ordinal = self.open_nbytes, self.reached.ordinal + 1
         payload_nbytes = sum(map(len, buffers))
-        head = _head(self._segment, len(text), offset, payload_nbytes, zlib.crc32(text), facts.crc, ordinal)
+        head = _head(self._segment, len(text), offset, payload_nbytes, crc32(text), facts.crc, ordinal)
         padding = bytes(nbytes - _HEAD.size - len(text) - payload_nbytes)
         try:
             os.lseek(self._descriptor, offset, os.SEEK_SET)  # behind it lies what a failure left that could not be cut off
@@ -468,13 +468,13 @@ def _record_at(
         after = _next_head(file, segment, offset + _ALIGNED, size) or (safe_end if safe_end > offset else None)
         return None if after is None else _Wrong("a plane is cut short" if head else "a head is damaged", offset, after)
     text = file.read(offset + _HEAD.size, head.facts_nbytes)
-    if zlib.crc32(text) != head.facts_crc:
+    if crc32(text) != head.facts_crc:
         return _Wrong("what is told of a plane is damaged", offset, end, None, head.ordinal)
     facts = _facts_from(text, head.payload_crc)
     if facts is None:
         return _Wrong("what is told of a plane is not understood", offset, end, None, head.ordinal)
     data = file.read(offset + _HEAD.size + head.facts_nbytes, head.payload_nbytes) if payload else b""
-    if payload and zlib.crc32(data) != head.payload_crc:
+    if payload and crc32(data) != head.payload_crc:
         reason = f"the pixels of field {facts.field}, channel {facts.channel} are damaged"
         return _Wrong(reason, offset, end, facts, head.ordinal)
     return _Record(facts, data, end, head.ordinal)
@@ -496,7 +496,7 @@ def _head(
     segment: int, facts_nbytes: int, offset: int, payload_nbytes: int, facts_crc: int, payload_crc: int, ordinal: int
 ) -> bytes:
     head = _HEAD.pack(MAGIC, segment, facts_nbytes, offset, payload_nbytes, facts_crc, payload_crc, ordinal, 0)
-    return head[:-4] + struct.pack("<I", zlib.crc32(head[:-4]))
+    return head[:-4] + struct.pack("<I", crc32(head[:-4]))
 
 
 def _head_at(file: PositionalFile, segment: int, offset: int, size: int) -> _Head | None:
@@ -508,7 +508,7 @@ def _head_at(file: PositionalFile, segment: int, offset: int, size: int) -> _Hea
 
 def _head_from(data: bytes, segment: int, offset: int) -> _Head | None:
     head = _Head(*_HEAD.unpack(data))
-    if head.magic != MAGIC or zlib.crc32(data[:-4]) != head.crc or (head.segment, head.offset) != (segment, offset):
+    if head.magic != MAGIC or crc32(data[:-4]) != head.crc or (head.segment, head.offset) != (segment, offset):
         return None
     if head.facts_nbytes > _MAX_FACTS_NBYTES or head.payload_nbytes > _MAX_PAYLOAD_NBYTES:
         return None
@@ -656,8 +656,8 @@ class ReleasedList:
         """Note the planes of the segments up to this one as released; on the disk when this returns. WriteError; then it may be
         called again."""
         data = np.ascontiguousarray(rows, RELEASED_DTYPE).tobytes()
-        head = _BATCH.pack(_BATCH_MAGIC, segment, len(rows), zlib.crc32(data), 0)
-        head = head[:-4] + struct.pack("<I", zlib.crc32(head[:-4]))
+        head = _BATCH.pack(_BATCH_MAGIC, segment, len(rows), crc32(data), 0)
+        head = head[:-4] + struct.pack("<I", crc32(head[:-4]))
         try:
             descriptor = _opened(self._path, os.O_CREAT)
             try:
@@ -703,8 +703,8 @@ def _batches(path: Path) -> Iterator[tuple[int, bytes]]:
         magic, segment, count, crc, head_crc = _BATCH.unpack_from(data, offset)
         begin = offset + _BATCH.size
         end = begin + count * RELEASED_DTYPE.itemsize
-        right = magic == _BATCH_MAGIC and zlib.crc32(data[offset : begin - 4]) == head_crc
-        if not right or end > len(data) or zlib.crc32(data[begin:end]) != crc:
+        right = magic == _BATCH_MAGIC and crc32(data[offset : begin - 4]) == head_crc
+        if not right or end > len(data) or crc32(data[begin:end]) != crc:
             if data.find(_BATCH_MAGIC, offset + 1) >= 0:
                 raise DamagedSlideError(
                     f"the list of released planes is damaged at byte {offset}; what was acknowledged lies in the growing slide",

@@ -19,7 +19,6 @@ import shutil
 import signal
 import sys
 import threading
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -42,6 +41,7 @@ from rawmosaic.net.acquisition.spool import (
     segment_path,
 )
 from rawmosaic.net.acquisition.writer_status import WriterStatus
+from rawmosaic.storage.checksum import crc32
 from rawmosaic.storage.durable import sync_file, sync_folder
 from rawmosaic.storage.errors import (
     AcquisitionError,
@@ -229,7 +229,7 @@ class ScanWriter:
                 for facts in wanted:
                     with contextlib.suppress(DamagedSlideError, PlaneMissingError):
                         plane = old.read_plane(*facts.key)
-                        n_found += zlib.crc32(plane) == facts.pixels_crc and self._take_pixels(writer, facts, plane)
+                        n_found += crc32(plane) == facts.pixels_crc and self._take_pixels(writer, facts, plane)
                     self._copied(n_found)
         except WriteError:
             raise

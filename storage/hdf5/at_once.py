@@ -11,12 +11,12 @@ import contextlib
 import io
 import os
 import struct
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
 
+from rawmosaic.storage.checksum import crc32
 from rawmosaic.storage.durable import sync_file, sync_folder
 from rawmosaic.storage.errors import DamagedSlideError
 
@@ -108,7 +108,7 @@ class _Changes(io.RawIOBase):
         for number, page in sorted(self._pages.items()):
             parts += [struct.pack("<QI", number * _PAGE, len(page)), page]
         data = b"".join(parts)
-        return data + _CRC.pack(zlib.crc32(data))
+        return data + _CRC.pack(crc32(data))
 
     def readable(self) -> bool:
         return True
@@ -203,7 +203,7 @@ def _keep(path: Path, data: bytes) -> None:
 
 def _carry_over(raw: io.RawIOBase, data: bytes, path: Path) -> None:
     content, crc = data[: -_CRC.size], data[-_CRC.size :]
-    if len(data) < _HEAD.size + _CRC.size or _CRC.unpack(crc)[0] != zlib.crc32(content) or not content.startswith(_MAGIC):
+    if len(data) < _HEAD.size + _CRC.size or _CRC.unpack(crc)[0] != crc32(content) or not content.startswith(_MAGIC):
         raise DamagedSlideError(
             f"the changes noted beside {path.name} are not what was written there; move them away, and the file stands as it is",
             location=_note_of(path),

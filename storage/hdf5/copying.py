@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rawmosaic.storage.checksum import crc32
 from rawmosaic.storage.errors import SlideError
 from rawmosaic.storage.importers.read_ahead import read_ahead
 
@@ -40,7 +40,7 @@ def copy_planes(
             try:
                 if isinstance(plane, Exception):
                     raise plane
-                right = zlib.crc32(plane) == old.checksum(*address)
+                right = crc32(plane) == old.checksum(*address)
                 metadata = old.plane_metadata(*address)
             except SlideError:
                 right = False

@@ -13,7 +13,6 @@ import json
 import math
 import threading
 import uuid
-import zlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ import hdf5plugin
 import numpy as np
 
 from rawmosaic.storage import codec
+from rawmosaic.storage.checksum import crc32
 from rawmosaic.storage.durable import sync_folder
 from rawmosaic.storage.hdf5 import format as fmt
 from rawmosaic.storage.hdf5.at_once import changed_at_once
@@ -240,14 +240,14 @@ class GrowingFile:
         self._write_chunk(key, data)
         self._as_is.discard(key)
         if self._stored is not None:
-            self._stored.shared[key.level].note(*key[1:], zlib.crc32(data))
+            self._stored.shared[key.level].note(*key[1:], crc32(data))
 
     def _note_zoomed(self, plane: PreparedPlane) -> None:
         if self._stored is not None:
             crc = 0
             for key, data in plane.chunks:
                 if key.level:
-                    crc = zlib.crc32(data, crc)
+                    crc = crc32(data, crc)
             self._stored.zoomed.note(plane.field, plane.channel, plane.z, plane.t, crc)
 
     def _write_as_is(self, key: TileKey, tile: np.ndarray) -> None:

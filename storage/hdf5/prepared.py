@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rawmosaic.storage import codec
-from rawmosaic.storage.checksum import pixels_crc32
+from rawmosaic.storage.checksum import crc32
 from rawmosaic.storage.histogram import grey_level_counts
 from rawmosaic.storage.pyramid import PlaneReducer, TileKey, Tiling
 
@@ -61,7 +61,7 @@ class Preparer:
         """Everything about a C-contiguous (h, w) uint16 plane, whose pixels are lost: counting sorts them in place."""
         layers = self._reducer.reduce(pixels)
         if checksum is None:
-            checksum = pixels_crc32(pixels)
+            checksum = crc32(pixels)
         chunks, packed = [], []
         for level in self._levels:
             if self._tiling.levels[level].packed:

@@ -8,16 +8,15 @@ import json
 import os
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from rawmosaic.storage import codec
+from rawmosaic.storage.checksum import crc32
 from rawmosaic.storage.errors import DamagedSlideError, NoLongerWantedError, SlideError
 from rawmosaic.storage.hdf5 import format as fmt
 from rawmosaic.storage.hdf5.at_once import being_changed
-from rawmosaic.storage.hdf5.byte_sums import byte_sum
 from rawmosaic.storage.hdf5.claim import is_claimed
 from rawmosaic.storage.hdf5.facts import check_planes, read_facts, read_fields
 from rawmosaic.storage.hdf5.followed import PATIENCE_S, FollowedFile, open_file
@@ -431,11 +430,11 @@ class Hdf5Slide(Slide):
         """CRC-32 of the compressed bytes of tiles, in this order, as they lie in the file; nothing is decoded."""
         crc = 0
         for chunk in map(self._chunk, keys):
-            crc = zlib.crc32(b"" if chunk is None else chunk, crc)
+            crc = crc32(b"" if chunk is None else chunk, crc)
         return crc
 
     def plane_sums(self, field: int, channel: int, z: int = 0, t: int = 0, memory: PlaneMemory | None = None) -> tuple[int, int]:
-        """(CRC-32 of a plane's pixels, decoded; `byte_sum` of its compressed tiles), read once for both into `memory`.
+        """(CRC-32 of a plane's pixels, decoded; that of its compressed tiles), read once for both into `memory`.
 
         In a file that grows each tile is found and read by HDF5 itself.
         """
@@ -455,8 +454,8 @@ class Hdf5Slide(Slide):
                 self._decode(chunk.data, key, tile)
                 band[:, columns] = tile[source]
             if columns.stop == width:
-                crc = zlib.crc32(band, crc)
-        return crc, byte_sum(memory.stored[:nbytes])
+                crc = crc32(band, crc)
+        return crc, crc32(memory.stored[:nbytes])
 
     def plane_memory(self) -> PlaneMemory:
         """Memory for `plane_sums` and `stored_bytes`, used again from plane to plane. One thread at a time."""

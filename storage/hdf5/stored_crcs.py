@@ -36,12 +36,12 @@ class CrcTable:
 
 
 class StoredCrcs:
-    """Sums of compressed tiles; of a plane's own ones together, level by level, row by row.
+    """CRC-32s of compressed tiles; of a plane's own ones together, level by level, row by row.
 
     Attributes
     ----------
     read_back
-        `byte_sum` of the full resolution of each plane (by field) that was read from the file, decoded, and compared with what it
+        CRC-32 of the full resolution of each plane (by field), as it was read from the file, decoded, and compared with what it
         has to be.
     zoomed
         CRC-32 of the zoom layers of each plane (by field) whose tiles are its own, as they were handed to the file.

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
+from rawmosaic.storage.checksum import crc32
 from rawmosaic.storage.errors import SlideError
-from rawmosaic.storage.hdf5.byte_sums import byte_sum
 from rawmosaic.storage.hdf5.reader import Hdf5Slide
 from rawmosaic.storage.hdf5.stored_crcs import StoredCrcs
 from rawmosaic.storage.pyramid import TileKey, reduce_plane
@@ -115,7 +114,7 @@ class _Examiner:
         try:
             if not (read_back and zoomed):
                 pixels = self._slide.read_plane(*plane)
-                if zlib.crc32(pixels) != self._slide.checksum(*plane):
+                if crc32(pixels) != self._slide.checksum(*plane):
                     return Damage(*plane, "its pixels are not those that were written (checksum differs)")
             if self._has_metadata:
                 self._slide.plane_metadata(*plane)  # says itself whose they are
@@ -156,9 +155,9 @@ class _BytesAsStored:
                 return False, False
             crc = 0
             for data in found[1:]:
-                crc = zlib.crc32(data, crc)
+                crc = crc32(data, crc)
             return (
-                read_back is not None and byte_sum(found[0]) == read_back,
+                read_back is not None and crc32(found[0]) == read_back,
                 crc == zoomed and self._shared_are_right(*plane),
             )
         except (SlideError, OSError):  # is met again when the plane is decoded, and told
