@@ -51,7 +51,7 @@ _HEAD = struct.Struct("<8sIIQQIIII")
 _ALIGNED = 8
 _MAX_FACTS_NBYTES = 128 << 10
 _MAX_PAYLOAD_NBYTES = MAX_PLANE_NBYTES + messages.BLOSC_OVERHEAD_NBYTES
-_SEARCH_NBYTES = 1 << 20
+_SEARCH_NBYTES, _PAGE_NBYTES = 1 << 20, 4096
 _END = 1 << 62
 """All of a segment is safe, since another one follows it."""
 
@@ -467,13 +467,13 @@ def _record_at(
         # a complete record further on says that this one was complete as well: it is damaged, or the file was cut
         after = _next_head(file, segment, offset + _ALIGNED, size) or (safe_end if safe_end > offset else None)
         return None if after is None else _Wrong("a plane is cut short" if head else "a head is damaged", offset, after)
-    text = file.read(offset + _HEAD.size, head.facts_nbytes)
+    text = _bytes_at(file, offset + _HEAD.size, head.facts_nbytes)
     if crc32(text) != head.facts_crc:
         return _Wrong("what is told of a plane is damaged", offset, end, None, head.ordinal)
     facts = _facts_from(text, head.payload_crc)
     if facts is None:
         return _Wrong("what is told of a plane is not understood", offset, end, None, head.ordinal)
-    data = file.read(offset + _HEAD.size + head.facts_nbytes, head.payload_nbytes) if payload else b""
+    data = _bytes_at(file, offset + _HEAD.size + head.facts_nbytes, head.payload_nbytes) if payload else b""
     if payload and crc32(data) != head.payload_crc:
         reason = f"the pixels of field {facts.field}, channel {facts.channel} are damaged"
         return _Wrong(reason, offset, end, facts, head.ordinal)
@@ -503,7 +503,7 @@ def _head_at(file: PositionalFile, segment: int, offset: int, size: int) -> _Hea
     """The head at an offset; None where none is."""
     if offset + _HEAD.size > size:
         return None
-    return _head_from(file.read(offset, _HEAD.size), segment, offset)
+    return _head_from(_bytes_at(file, offset, _HEAD.size), segment, offset)
 
 
 def _head_from(data: bytes, segment: int, offset: int) -> _Head | None:
@@ -518,7 +518,7 @@ def _head_from(data: bytes, segment: int, offset: int) -> _Head | None:
 def _next_head(file: PositionalFile, segment: int, offset: int, size: int) -> int | None:
     """Where the next head lies; None where there is no more."""
     while offset + _HEAD.size <= size:
-        data = file.read(offset, min(_SEARCH_NBYTES + _HEAD.size, size - offset))
+        data = _pages_at(file, offset, min(_SEARCH_NBYTES + _HEAD.size, size - offset))
         at = data.find(MAGIC)
         while at >= 0:
             if at + _HEAD.size > len(data):
@@ -528,6 +528,23 @@ def _next_head(file: PositionalFile, segment: int, offset: int, size: int) -> in
             at = data.find(MAGIC, at + 1)
         offset += _SEARCH_NBYTES
     return None
+
+
+def _bytes_at(file: PositionalFile, offset: int, nbytes: int) -> bytes:
+    """Bytes of a segment; zeros where the disk does not give them back, which no checksum takes for anything else."""
+    try:
+        return file.read(offset, nbytes)
+    except DamagedSlideError:
+        return bytes(nbytes)
+
+
+def _pages_at(file: PositionalFile, offset: int, nbytes: int) -> bytes:
+    """As `_bytes_at`, but with what lies beside the pages that the disk does not give back."""
+    try:
+        return file.read(offset, nbytes)
+    except DamagedSlideError:
+        pages = range(offset, offset + nbytes, _PAGE_NBYTES)
+        return b"".join(_bytes_at(file, at, min(_PAGE_NBYTES, offset + nbytes - at)) for at in pages)
 
 
 def _end_of_records(path: Path, segment: int, safe_end: int) -> tuple[int, int]:

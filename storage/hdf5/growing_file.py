@@ -499,7 +499,7 @@ class GrowingFile:
 def _scatter(table: h5py.Dataset, places: np.ndarray, values: np.ndarray) -> None:
     """Set single entries of a table, `places` being (n, k) indices, a chunk of rows at a time: HDF5 is slow at points."""
     step = table.chunks[0]
-    for block in np.unique(places[:, 0] // step).tolist():
+    for block in sorted(set((places[:, 0] // step).tolist())):  # numpy.unique imports all of masked arrays
         inside = places[:, 0] // step == block
         rows = slice(block * step, (block + 1) * step)
         stored = table[rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import shutil
 import threading
@@ -22,6 +23,7 @@ from rawmosaic.net.acquisition.writer import COMPLETE, FAILED, ScanWriter
 from rawmosaic.net.protocol import ConflictError
 from rawmosaic.storage.errors import SlideError
 from rawmosaic.storage.hdf5.reader import Hdf5Slide
+from rawmosaic.storage.positional_file import PositionalFile
 
 N_PLANES, SEGMENT_NBYTES = 14, 1 << 13
 """Four planes a segment."""
@@ -36,6 +38,8 @@ BYTES_OF_A_HEAD = {
     "checksum": 47,
 }
 N_RANDOM = 24
+MOST_TRIES = 1000
+"""Of reading what the disk does not give back, before a test takes that for endless."""
 
 
 @pytest.fixture(autouse=True)
@@ -187,6 +191,42 @@ def test_a_damaged_plane_is_missed_where_the_manager_ends_the_scan(folder: Path,
     write_end(folder, early=True, reason="nothing was heard")
     assert write(folder) == FAILED
     assert_failed(folder, {place}, path, data)
+
+
+@contextmanager
+def bad_sector(monkeypatch: pytest.MonkeyPatch, path: Path, begin: int, end: int) -> Iterator[None]:
+    """A disk that does not give back these bytes of a file."""
+    whole, n_failed = PositionalFile._read_at, 0
+
+    def read_at(self: PositionalFile, offset: int, size: int) -> bytes:
+        nonlocal n_failed
+        if Path(self.path).samefile(path) and offset < end and offset + size > begin:
+            n_failed += 1
+            if n_failed > MOST_TRIES:
+                raise MemoryError("it is read again and again")
+            raise OSError(errno.EIO, "Input/output error")
+        return whole(self, offset, size)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PositionalFile, "_read_at", read_at)
+        yield
+
+
+@pytest.mark.parametrize("record", RECORDS)
+@pytest.mark.parametrize(("begin", "end"), [(0, 8), (50, 60), (-200, -100)], ids=["head", "facts", "pixels"])
+def test_what_the_disk_does_not_give_back_is_missed_and_all_else_is_in_the_slide(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, record: str, begin: int, end: int
+):
+    place, path, first, last = records(folder)[RECORDS[record]]
+    sector = (first + begin, first + end) if begin >= 0 else (last + begin, last + end)
+    before = path.read_bytes()
+    with bad_sector(monkeypatch, path, *sector):
+        with proxy(folder) as second:
+            second.finish()
+        assert write(folder) == FAILED
+        assert_failed(folder, {place}, path, before)
+    assert write(folder) == COMPLETE  # it was the cable
+    assert_complete(folder)
 
 
 @pytest.mark.parametrize("seed", range(N_RANDOM))
