@@ -137,7 +137,6 @@ class Intake:
         self._ledger, self._ledger_lock = Ledger(plan), threading.Lock()
         self._changed = threading.Condition()
         self._ending = self._giving_up = self._wants_rotation = False
-        self._n_appended = self._n_synced = 0
         self._lost: WriteError | None = None
         self._lost_segment = 0
         self._syncing_since: float | None = None
@@ -151,6 +150,7 @@ class Intake:
         except BaseException:
             self._spool.close()
             raise
+        self._synced = self._spool.reached
         self.acknowledged = len(self._ledger)
         self.end: dict | None = read_json(self.folder / END_FILE)
         self._queue: SimpleQueue[Arrival | None] = SimpleQueue()
@@ -328,7 +328,6 @@ class Intake:
                     reason = _reason(error)
                     self._wants_rotation = error.errno not in _FULL
                 else:
-                    self._n_appended += 1
                     self._say_held("")
                     return position
             self._say_held(reason)
@@ -402,12 +401,12 @@ class Intake:
     def _sync_batch(self, batch: list[tuple[Arrival, Outcome]]) -> None:
         """Sync once for all of a batch, and tell."""
         has_end = any(arrival.header is None for arrival, _ in batch)
-        n_appended, reached = self._n_appended, self._spool.reached
+        reached = self._spool.reached
         try:
-            if n_appended > self._n_synced and (self._durability == FSYNC or has_end):
+            if reached > self._synced and (self._durability == FSYNC or has_end):
                 self._syncing_since = time.monotonic()
                 self._spool.sync()
-                self._n_synced = n_appended
+                self._synced = reached
             self._spool.note_safe(reached)
         except WriteError as error:
             self._lost, self._lost_segment = error, self._spool.segment
@@ -437,7 +436,7 @@ class Intake:
             self.end = read_json(self.folder / END_FILE)
         elif arrival.is_new:
             with self._ledger_lock:
-                self._ledger.forget(arrival.facts)
+                self._ledger.take_back(arrival.facts)
         return BusyError(f"the disk did not keep it ({_reason(error)}); send it again")
 
     def _told(self, arrival: Arrival, outcome: Outcome) -> Outcome:

@@ -46,6 +46,7 @@ class Ledger:
         self._plan = plan
         self._checksums: dict[int, int] = {}
         self._damaged: dict[int, int] = {}
+        self._taken_back: dict[int, int] = {}
         self._shapes: dict[int, tuple[int, int]] = {}
         self._field_of_place: dict[tuple, int] = {}
         self._next_field = 0
@@ -93,8 +94,9 @@ class Ledger:
                 f"field {number} is {shape[0]} × {shape[1]} pixels, but channel {header.channel} came with "
                 f"{header.shape[0]} × {header.shape[1]}"
             )
-        known = self._checksums.get(self._number(*facts.key))
-        first = self._damaged.get(self._number(*facts.key), known)
+        plane = self._number(*facts.key)
+        known = self._checksums.get(plane)
+        first = next((crcs[plane] for crcs in (self._checksums, self._damaged, self._taken_back) if plane in crcs), None)
         if first is not None and first != pixels_crc:
             raise ConflictError(
                 f"field {number}, channel {header.channel}, z {header.z}, t {header.t} is there with other pixels; "
@@ -109,19 +111,22 @@ class Ledger:
     def note(self, facts: PlaneFacts) -> None:
         """A plane is there, and whole."""
         self._damaged.pop(self._number(*facts.key), None)
+        self._taken_back.pop(self._number(*facts.key), None)
         self._checksums[self._number(*facts.key)] = facts.pixels_crc
         self._shapes.setdefault(facts.field, tuple(facts.shape))
         if self._plan.fields is None:
             self._note_place(facts)
 
-    def forget(self, facts: PlaneFacts) -> None:
-        """A plane is not there after all; its field keeps its number."""
-        self._checksums.pop(self._number(*facts.key), None)
+    def take_back(self, facts: PlaneFacts) -> None:
+        """A plane may not be there after all; its field keeps its number. Where it is there, it is what the slide gets: so it is
+        taken in once more if it comes with the same pixels."""
+        if (crc := self._checksums.pop(self._number(*facts.key), None)) is not None:
+            self._taken_back[self._number(*facts.key)] = crc
 
     def note_damaged(self, facts: PlaneFacts) -> None:
         """A plane was there, and is damaged on the disk: it is taken in once more, if it comes with the same pixels."""
         self.note(facts)
-        self.forget(facts)
+        del self._checksums[self._number(*facts.key)]
         self._damaged[self._number(*facts.key)] = facts.pixels_crc
 
     def keep_numbers(self, n_planes: int) -> None:

@@ -421,6 +421,33 @@ def test_what_came_while_a_sync_failed_is_not_taken_for_safe_by_the_next(folder)
             assert [reader.next()[0].column for _ in range(2)] == [0, 1], "both are written anew"
 
 
+def test_a_plane_that_was_taken_back_may_be_in_the_slide_and_does_not_come_otherwise(folder):
+    with proxied(folder, kind=FailingSpool) as (proxy, scanner):
+        spool_of(proxy).sync_fails = OSError(errno.EIO, "Input/output error")
+        assert scanner.reply_to(scanner.plane(0))["error"] == "busy"
+        spool_of(proxy).sync_fails = None
+        assert scanner.reply_to(scanner.plane(0, pixels=image(77)))["error"] == "conflict"
+        assert scanner.reply_to(scanner.plane(0))["status"] == "ok"
+        assert np.array_equal(spooled(folder)[0, 0], image(0))
+
+
+def test_nothing_is_marked_as_safe_that_was_appended_after_a_sync(folder):
+    with proxied(folder, kind=GatedSpool) as (proxy, scanner):
+        assert scanner.reply_to(scanner.plane(0))["status"] == "ok"
+        spool, marked = spool_of(proxy), []
+        append, syncs = spool.append, spool.syncs
+
+        def append_while_one_looks(*arguments):
+            position = append(*arguments)
+            proxy.intake._sync_batch([])  # as the other thread does for a plane that came again
+            marked.append((spool.safe.ordinal, spool.syncs > syncs))
+            return position
+
+        spool.append = append_while_one_looks
+        assert scanner.reply_to(scanner.plane(1))["status"] == "ok"
+        assert marked == [(2, True)]
+
+
 def test_a_disk_too_full_for_a_status_is_no_reason_to_end(folder):
     with proxied(folder) as (proxy, scanner):
         (folder / "proxy.json").unlink()
