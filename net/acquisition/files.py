@@ -37,6 +37,17 @@ def replace_json(path: Path, value: Mapping, *, durable: bool = False) -> None:
         raise WriteError(f"cannot be written: {error.strerror or error}", location=path) from error
 
 
+def append_json(path: Path, value: Mapping) -> None:
+    """Put a JSON object into a line of its own at the end of a file, whatever the last one became; on the disk. OSError."""
+    with open(path, "a+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(end - 1, 0))
+        torn = file.read(1) not in (b"", b"\n")
+        file.write((b"\n" if torn else b"") + json.dumps(value).encode() + b"\n")
+        file.flush()
+        sync_file(file.fileno())
+
+
 def overwrite_json(path: Path, value: Mapping) -> None:
     """Put a JSON object into a file that is there, in place and no shorter than before: for a disk without room for another.
 

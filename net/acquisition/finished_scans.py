@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rawmosaic.net.acquisition.files import append_json
+
 MOST_REMEMBERED = 1000
 MOST_NBYTES = 2 << 20
 
@@ -44,10 +46,7 @@ class FinishedScans:
     def add(self, scan: FinishedScan) -> None:
         """Remember a scan, on the disk as well. OSError."""
         self._remember(scan)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(scan)) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_json(self._path, asdict(scan))
 
     def by_uid(self, uid: str) -> FinishedScan | None:
         """The scan of that uid, if it is remembered."""

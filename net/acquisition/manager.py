@@ -75,6 +75,7 @@ from rawmosaic.storage.errors import (
     WriteError,
 )
 from rawmosaic.storage.hdf5.claim import claim, why_claims_fail
+from rawmosaic.storage.hdf5.left_behind import damaged_of
 from rawmosaic.storage.opening import PART_SUFFIX
 
 SPOOL_NBYTES = 16_000_000_000
@@ -396,6 +397,8 @@ class Manager:
         path = self.data / f"{name}{SLIDE_SUFFIX}"
         if any(os.path.lexists(f"{path}{ending}") for ending in ("", PART_SUFFIX, KEPT_SUFFIX)):
             raise ExistsError(f"there is a slide called {name} already; choose another name")
+        if damaged := damaged_of(path):  # it would go with a scan of that name that is discarded
+            raise ExistsError(f"{damaged[0].name} is left of an earlier scan; move it away, or choose another name")
 
     def _check_room(self) -> None:
         least = min(LEAST_FREE_NBYTES, self._means.spool_nbytes)

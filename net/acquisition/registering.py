@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from rawmosaic.storage.durable import sync_file
+from rawmosaic.net.acquisition.files import append_json
 from rawmosaic.storage.errors import SlideError
 
 MOST_WAITING = 10_000
@@ -127,10 +127,7 @@ class Registrar:
 
     def _keep(self, news: _News) -> None:
         try:
-            with open(self._outbox, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"what": news.what, "values": list(news.values)}) + "\n")
-                file.flush()
-                sync_file(file.fileno())
+            append_json(self._outbox, {"what": news.what, "values": list(news.values)})
         except OSError as error:  # it is told all the same, unless this ends before
             log.warning("what the slide database is to hear cannot be kept: %s", error)
 

@@ -21,12 +21,16 @@ from rawmosaic.net.acquisition.pulse import Pulse, held_by_another, in_words, si
 from rawmosaic.net.acquisition.spool import RELEASED_FILE, SPOOL_FOLDER
 from rawmosaic.net.addresses import is_local
 from rawmosaic.storage.durable import sync_folder
-from rawmosaic.storage.hdf5.left_behind import KEPT_SUFFIX, damaged_of, kept_of, part_of
+from rawmosaic.storage.hdf5.at_once import forget_changes
+from rawmosaic.storage.hdf5.left_behind import KEPT_SUFFIX, damaged_of, is_left_by, kept_of, part_of
+from rawmosaic.storage.hdf5.letting_go import deleted_unless_in_use
 from rawmosaic.storage.opening import PART_SUFFIX
 
 SCAN_SUFFIX, GONE_SUFFIX, SLIDE_SUFFIX = ".scan", ".gone", ".h5"
 END, PROXY_SAYS, WRITER_SAYS = "end.json", "proxy.json", "writer.json"
 SET_ASIDE = "damaged"
+
+_UNREADABLE_END = {"early": True, "reason": "it was ended, but how cannot be read any more"}
 
 LOOK_S = 0.25
 """How often one looks at what the processes say."""
@@ -107,7 +111,7 @@ class SupervisedScan:
         self._left_behind: Mapping = {}
         """What a proxy said that is gone: after a restart of the machine, the next may have its number."""
         self._wanted_end: dict | None = None
-        self._end_is_durable = self._is_written = False
+        self._end_is_durable = self._is_written = self._is_told = False
         self._errand: Errand | None = None
         self._next_errand = 0.0
         self._hung = self._remark = ""
@@ -317,11 +321,11 @@ class SupervisedScan:
         if self._end_is_durable or (end is None and self._wanted_end is None):
             return
         if self._errand is None:
-            if now < self._next_errand or (end is None and not self._all_gone(now, "proxy")):
+            if now < self._next_errand or (not self._said(END) and not self._all_gone(now, "proxy")):
                 return
             self._next_errand = now + RETRY_S
-            if self._end() is None:  # the proxy did not tell it in its last moment
-                self._errand = Errand(partial(write_end, self.folder, **self._wanted_end))
+            if not self._said(END):  # the proxy did not tell it in its last moment, or what it told is damaged
+                self._errand = Errand(partial(write_end, self.folder, **(self._wanted_end or _UNREADABLE_END)))
             else:
                 self._errand = Errand(partial(sync_folder, self.folder))
         try:
@@ -357,9 +361,7 @@ class SupervisedScan:
         # a proxy that was killed may not have said how many there were in the end: the end does, or who verified them
         planes = max(self.acknowledged, _whole(self._end() or {}, "planes"), _whole(self._writer_says, "written"))
         self._proxy_says = {**self._proxy_says, "acknowledged": planes}
-        self._on_over(self, State.COMPLETE)
-        clear_away(self.folder)
-        self.address, self.error, self.state = "", "", State.COMPLETE
+        self._be_over(State.COMPLETE)
         log.info("%s: complete, %d planes in %s", self.plan.name, self.acknowledged, self.location)
 
     def _discard(self, now: float) -> None:
@@ -367,11 +369,30 @@ class SupervisedScan:
             self.state, self.error = State.FINISHING, self._hung
             return
         for path in (part_of(self.location), kept_of(self.location), *damaged_of(self.location)):
-            path.unlink(missing_ok=True)
-        self._on_over(self, State.DISCARDED)
-        clear_away(self.folder)
-        self.address, self.error, self.state = "", "", State.DISCARDED
+            if not self._has_gone(path):
+                return
+        forget_changes(part_of(self.location))
+        self._be_over(State.DISCARDED)
         log.info("%s: discarded, as its scanner wished", self.plan.name)
+
+    def _has_gone(self, path: Path) -> bool:
+        """Delete a slide that this scan made, and leave what is another's; False where somebody has it open. OSError."""
+        if not os.path.lexists(path):
+            return True
+        if not is_left_by(path, self.plan.uid):
+            self._say_once(path.name, logging.WARNING, "%s: %s is not of this scan, and stays", self.plan.name, path)
+            return True
+        if why := deleted_unless_in_use(path):
+            self.state, self.error = State.FINISHING, why
+        return not why
+
+    def _be_over(self, state: State) -> None:
+        """Tell it, once, and clear away."""
+        if not self._is_told:
+            self._on_over(self, state)
+            self._is_told = True
+        clear_away(self.folder)
+        self.address, self.error, self.state = "", "", state
 
     # files
 

@@ -83,6 +83,14 @@ def left_behind(path: Path) -> LeftBehind | None:
     return LeftBehind(None, True)
 
 
+def is_left_by(path: Path, scan_uid: str) -> bool:
+    """Whether a file, which is there, is of this scan as far as one can see; what cannot be read may be. OSError."""
+    if not path.is_file():  # a folder, or a link to a disk that is away
+        return False
+    found = left_behind(path)
+    return found is None or found.scan_uid in (None, scan_uid)
+
+
 def check_readable(path: Path) -> None:
     """Raise DamagedSlideError where not even a slide's attributes can be read: HDF5 would try again for good. OSError."""
     found = left_behind(path)

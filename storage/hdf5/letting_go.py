@@ -47,6 +47,20 @@ def patiently(change: Callable[[], object], path: Path, waiting: Waiting | None 
             forget_wish(path)
 
 
+def deleted_unless_in_use(path: Path) -> str:
+    """Delete a file, without waiting; why it is there still where others have it open, who are asked to let go. OSError."""
+    try:
+        path.unlink(missing_ok=True)
+    except PermissionError as error:
+        if not is_in_use(error):
+            raise
+        with contextlib.suppress(OSError):
+            _wish_of(path).touch()
+        return why_in_use(path, error)
+    forget_wish(path)
+    return ""
+
+
 def is_in_use(error: OSError) -> bool:
     """Whether a file cannot be renamed or deleted since somebody has it open; only Windows minds."""
     return getattr(error, "winerror", None) in _IN_USE

@@ -61,9 +61,10 @@ def verify_slide(
         blocks = [planes[first : first + _TOGETHER] for first in range(0, len(planes), _TOGETHER)]
         for found in pool.map(lambda block: [examine(*plane) for plane in block], blocks):
             damages += [damage for damage in found if damage is not None]
-            done += len(found)
-            if progress is not None:
-                progress(done, len(planes))
+            for _ in found:
+                done += 1
+                if progress is not None:
+                    progress(done, len(planes))
         found, totals_damages = tables.result()
         damages += found or ([] if damages else totals_damages)
     return damages

@@ -18,6 +18,7 @@ from server_process import ANY, LONG_S, ServerProcess, processes_there
 
 from rawmosaic.net.acquisition import Scanner
 from rawmosaic.net.acquisition.asking import Server
+from rawmosaic.net.acquisition.finished_scans import FinishedScan, FinishedScans
 from rawmosaic.net.acquisition.manager import Manager
 from rawmosaic.net.acquisition.simulate import place_of, planes_in_order, simulate
 from rawmosaic.net.protocol import ConflictError, ExistsError, FullError
@@ -219,10 +220,11 @@ def test_a_name_that_is_taken_is_refused(serve, data):
     camera = microscope()
     (data / "old.h5").write_bytes(b"somebody's")
     (data / "older.h5.kept").write_bytes(b"what somebody's scan left")
+    (data / "oldest.h5.damaged-2").write_bytes(b"and what could not be read of another")
     address = serve().address
     with Scanner(address) as first, Scanner(address) as second:
         begin(first, "New", camera)
-        for name in ("old", "older", "New", "new"):
+        for name in ("old", "older", "oldest", "New", "new"):
             with pytest.raises(ExistsError, match="choose another"):
                 begin(second, name, camera)
         first.abort(discard=True)
@@ -537,3 +539,13 @@ def test_a_folder_of_finished_scans_says_so_after_a_torn_line(serve, data):
     (data / "finished.scans").write_text(json.dumps(entry) + "\n" + '{"uid": "torn')
     with Server(serve().address) as server:
         assert server.find("old")["planes"] == 7
+
+
+def test_what_becomes_of_a_scan_after_a_torn_line_is_remembered(tmp_path):
+    path = tmp_path / "finished.scans"
+    path.write_text('{"uid": "torn')
+    scans = [FinishedScan(f"u{number}", f"n{number}", "complete", "/x.h5", number) for number in range(2)]
+    remembered = FinishedScans(path)
+    for scan in scans:
+        remembered.add(scan)
+    assert list(FinishedScans(path)) == scans

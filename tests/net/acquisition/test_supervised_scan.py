@@ -7,12 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from scans import UID, plan, until
+from scans import UID, image, plan, until
 
+from rawmosaic.net.acquisition import supervised_scan
 from rawmosaic.net.acquisition.files import read_json, replace_json
 from rawmosaic.net.acquisition.intake import write_end
-from rawmosaic.net.acquisition.supervised_scan import Means, State, SupervisedScan, found_folders, new_folder
+from rawmosaic.net.acquisition.supervised_scan import Means, State, SupervisedScan, clear_away, found_folders, new_folder
 from rawmosaic.storage.hdf5.claim import claim
+from rawmosaic.storage.hdf5.letting_go import is_wanted
+from rawmosaic.storage.hdf5.writer import SlideWriter
+
+IN_USE = PermissionError(13, "The process cannot access the file")
+IN_USE.winerror = 32
 
 
 class Process:
@@ -140,6 +146,70 @@ def test_all_of_a_discarded_scan_goes(scan, tmp_path):
     scan.leave(60.0)
     assert scan.state is State.DISCARDED
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_another_scan_wrote_stays_when_a_scan_is_discarded(scan, tmp_path):
+    for ending, uid in (("part", ""), ("kept", "another"), ("damaged", UID)):
+        with SlideWriter(tmp_path / f"{ending}.h5", field_shape=(8, 8), channels=["DAPI"], scan_uid=uid) as writer:
+            writer.write_plane(image(0, 0, (8, 8)), 0, row=0, column=0)
+        os.rename(tmp_path / f"{ending}.h5", tmp_path / f"a scan.h5.{ending}")
+    (tmp_path / "a scan.h5.damaged-2").mkdir()
+    write_end(scan.folder, early=True, discard=True)
+    scan.step(0.0)
+    scan.leave(60.0)
+    assert scan.state is State.DISCARDED
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a scan.h5.damaged-2", "a scan.h5.kept", "a scan.h5.part"]
+
+
+def test_discarding_waits_for_who_has_the_slide_open_and_says_so(scan, tmp_path, monkeypatch):
+    """As on Windows, which deletes no file that is open."""
+    part, in_use, unlink = tmp_path / "a scan.h5.part", [True], Path.unlink
+    part.touch()
+
+    def unlink_unless_in_use(path: Path, missing_ok: bool = False) -> None:
+        if path == part and in_use:
+            raise IN_USE
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink_unless_in_use)
+    write_end(scan.folder, early=True, discard=True)
+    scan.step(0.0)
+    assert scan.state is State.FINISHING
+    assert "close the viewers that show a scan.h5" in scan.error
+    assert is_wanted(part)
+    in_use.clear()
+    scan.step(1.0)
+    scan.leave(60.0)
+    assert scan.state is State.DISCARDED
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_became_of_a_scan_is_told_once_though_its_folder_does_not_go_at_once(scan, monkeypatch):
+    told, fails = [], [True]
+    scan._on_over = lambda _, state: told.append(state)
+
+    def clear_away_later(folder: Path) -> None:
+        if fails:
+            raise PermissionError("a file in it is open")
+        clear_away(folder)
+
+    monkeypatch.setattr(supervised_scan, "clear_away", clear_away_later)
+    write_end(scan.folder, early=True, discard=True)
+    for now in (0.0, 0.1, 0.2):
+        with pytest.raises(PermissionError):
+            scan.step(now)
+    fails.clear()
+    scan.step(0.3)
+    scan.leave(60.0)
+    assert told == [State.DISCARDED]
+
+
+def test_an_end_that_cannot_be_read_any_more_is_an_early_end(scan):
+    (scan.folder / "end.json").write_bytes(bytes(40))
+    until_ended(scan, 0.0)
+    end = read_json(scan.folder / "end.json")
+    assert (end["early"], end["discard"], end["planes"]) == (True, False, None)
+    assert scan.state is State.FINISHING
 
 
 def test_a_folder_that_holds_anything_but_half_a_plan_is_never_deleted(tmp_path):
