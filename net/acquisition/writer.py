@@ -265,12 +265,27 @@ class ScanWriter:
                 if found is None:
                     if end is not None:
                         releaser.finish()
+                        self._look_again(writer)
                         return end
                     end = read_json(self.folder / END_FILE)
                     if end is None or end.get("discard"):
                         end = None
                         self._over.wait(PAUSE_S)
                     # else once more: what came before the end may have come since the look, and nothing comes after it
+
+    def _look_again(self, writer: SlideWriter) -> None:
+        """Take planes that were damaged when they came, and are not any more: a disk may fail for a while only."""
+        with SpoolReader(self.folder / SET_ASIDE) as reader:
+            while True:
+                self._raise_if_over()
+                try:
+                    if (found := reader.next()) is None:
+                        return
+                except DamagedSlideError:
+                    continue
+                facts, payload, segment = found
+                if not writer.has_plane(*facts.key):
+                    self._take(writer, facts, payload, segment)
 
     def _take(self, writer: SlideWriter, facts: PlaneFacts, payload: bytes, segment: int) -> bool:
         """Hand one plane to the writer, unless it has it; False where no slide can have it: then its segment is set aside."""

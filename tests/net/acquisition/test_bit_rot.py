@@ -15,6 +15,7 @@ import pytest
 from scans import header_and_payload, image, plan, saved, until
 
 from rawmosaic.net.acquisition import intake as intake_module
+from rawmosaic.net.acquisition import spool as spool_module
 from rawmosaic.net.acquisition.files import read_json, replace_json
 from rawmosaic.net.acquisition.intake import Arrival, Intake, write_end
 from rawmosaic.net.acquisition.safe_mark import MARK_FILE
@@ -194,14 +195,18 @@ def test_a_damaged_plane_is_missed_where_the_manager_ends_the_scan(folder: Path,
 
 
 @contextmanager
-def bad_sector(monkeypatch: pytest.MonkeyPatch, path: Path, begin: int, end: int) -> Iterator[None]:
-    """A disk that does not give back these bytes of a file."""
+def bad_sector(
+    monkeypatch: pytest.MonkeyPatch, path: Path, begin: int, end: int, heals_after: int | None = None
+) -> Iterator[None]:
+    """A disk that does not give back these bytes of a file, or not for so many times."""
     whole, n_failed = PositionalFile._read_at, 0
 
     def read_at(self: PositionalFile, offset: int, size: int) -> bytes:
         nonlocal n_failed
         if Path(self.path).samefile(path) and offset < end and offset + size > begin:
             n_failed += 1
+            if heals_after is not None and n_failed > heals_after:
+                return whole(self, offset, size)
             if n_failed > MOST_TRIES:
                 raise MemoryError("it is read again and again")
             raise OSError(errno.EIO, "Input/output error")
@@ -225,6 +230,16 @@ def test_what_the_disk_does_not_give_back_is_missed_and_all_else_is_in_the_slide
             second.finish()
         assert write(folder) == FAILED
         assert_failed(folder, {place}, path, before)
+
+
+@pytest.mark.parametrize("record", RECORDS)
+def test_what_the_disk_gives_back_in_the_end_is_in_the_slide(folder: Path, monkeypatch: pytest.MonkeyPatch, record: str):
+    _, path, _, last = records(folder)[RECORDS[record]]
+    write_end(folder, planes=N_PLANES)
+    with bad_sector(monkeypatch, path, last - 200, last - 100, heals_after=spool_module._LOOKS):
+        assert write(folder) == COMPLETE
+    assert_complete(folder)
+    assert [path.name for path in (folder / "damaged").iterdir()] == [path.name], "it had been taken for damaged"
 
 
 @pytest.mark.parametrize("seed", range(N_RANDOM))
