@@ -28,7 +28,8 @@ from rawmosaic.net.acquisition.intake import write_end
 from rawmosaic.net.acquisition.manager import Manager
 from rawmosaic.net.acquisition.messages import RAW, PlaneHeader, plane_request
 from rawmosaic.net.acquisition.plan import ScanPlan
-from rawmosaic.net.acquisition.spool import SPOOL_FOLDER, PlaneFacts, SpoolWriter
+from rawmosaic.net.acquisition.scan_folder import SPOOL_FOLDER
+from rawmosaic.net.acquisition.spool import PlaneFacts, SpoolWriter
 from rawmosaic.net.protocol import MORE, OK, reply_from, request_frames
 from rawmosaic.storage.errors import SlideError
 from rawmosaic.storage.slide import Channel, Header

@@ -16,6 +16,7 @@ from dataclasses import replace
 import zmq
 
 from rawmosaic.net.addresses import is_local
+from rawmosaic.net.introduction import program
 from rawmosaic.net.keys import DEALERS, Gate, ServerCurve
 from rawmosaic.net.protocol import MAX_FRAMES, MAX_MESSAGE_NBYTES, MAX_REQUEST_FRAMES, MAX_REQUEST_NBYTES, MAX_REQUESTS
 from rawmosaic.net.routing import Action, Frames, Routing, ToClient
@@ -115,7 +116,7 @@ class Broker:
         try:
             self._outbox = _Outbox(self._front)
             now = time.monotonic()
-            self._routing = Routing(now, f"rawmosaic {_version()}", self._outbox.backlog)
+            self._routing = Routing(now, program(), self._outbox.backlog)
             self._next_tick, self._next_sweep, self._probe_at = now, now + SWEEP_S, float("inf")
             self._complaints = _Complaints()
             log.info("clients come to %s, dealers to %s", self.front_address, self.back_address)
@@ -351,9 +352,3 @@ def for_dealers(curve: ServerCurve) -> ServerCurve:
     """The same server for dealers: their keys are in a list beside that of the clients, since who may look at slides may not
     therefore offer any."""
     return replace(curve, clients=curve.clients.with_name(DEALERS))
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("rawmosaic")

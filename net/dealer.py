@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from os import cpu_count
 from types import MappingProxyType
 
@@ -24,6 +23,7 @@ import zmq
 from rawmosaic.net.desk import Desk, Job
 from rawmosaic.net.encoded_tiles import EncodedTiles
 from rawmosaic.net.growth import Growth
+from rawmosaic.net.introduction import program
 from rawmosaic.net.keys import ServerCurve
 from rawmosaic.net.links import Link, opened_links
 from rawmosaic.net.protocol import (
@@ -173,7 +173,7 @@ class TileDealer:
         self._ending = threading.Event()
         self._woken = False
         self._drained = threading.Event()
-        self._server = f"rawmosaic {_version()}"
+        self._server = program()
         _keep_freed_memory()
         self._cache, self._workers = EncodedTiles(cache_bytes), workers
         # replaced as a whole when slides come or go: other threads look at them
@@ -627,10 +627,3 @@ def _keep_freed_memory() -> None:
     A large block that comes and goes teaches it otherwise, and does no harm to other C libraries.
     """
     bytearray(LARGE_BLOCK_NBYTES)
-
-
-def _version() -> str:
-    try:
-        return version("rawmosaic")
-    except PackageNotFoundError:
-        return "of unknown version"

@@ -10,11 +10,10 @@ import numpy as np
 
 from rawmosaic.net.acquisition.files import read_json
 from rawmosaic.net.acquisition.safe_mark import read_mark, unknown_records
-from rawmosaic.net.acquisition.spool import DAMAGED_FOLDER, RELEASED_FILE, SPOOL_FOLDER, planes_in, read_released, segment_path
+from rawmosaic.net.acquisition.scan_folder import DAMAGED_FOLDER, END_FILE, RELEASED_FILE, SPOOL_FOLDER
+from rawmosaic.net.acquisition.spool import planes_in, read_released, segment_path
 from rawmosaic.storage.errors import DamagedSlideError
 from rawmosaic.storage.hdf5.reader import Hdf5Slide
-
-END_FILE = "end.json"
 
 MOST_PLACES = 3
 """Damaged places that are told one by one."""

@@ -33,12 +33,10 @@ from rawmosaic.net.acquisition.ledger import Ledger
 from rawmosaic.net.acquisition.messages import RAW, PlaneHeader, checked_pixels
 from rawmosaic.net.acquisition.plan import ScanPlan
 from rawmosaic.net.acquisition.safe_mark import unknown_records
+from rawmosaic.net.acquisition.scan_folder import DAMAGED_FOLDER, END_FILE, RELEASED_FILE, SPOOL_FOLDER, WRITER_FILE
 from rawmosaic.net.acquisition.spool import (
-    DAMAGED_FOLDER,
     RELEASED_DTYPE,
-    RELEASED_FILE,
     SEGMENT_NBYTES,
-    SPOOL_FOLDER,
     PlaneFacts,
     Position,
     ReleasedList,
@@ -55,8 +53,6 @@ from rawmosaic.storage.errors import DamagedSlideError, ProtocolError, SlideErro
 
 FSYNC, PAGE_CACHE = "fsync", "page-cache"
 DURABILITIES = (FSYNC, PAGE_CACHE)
-
-END_FILE, WRITER_FILE = "end.json", "writer.json"
 
 SEGMENTS_A_BUDGET = 8
 """A spool is released by segments, so its budget holds several."""

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import zmq
@@ -47,6 +46,7 @@ from rawmosaic.net.acquisition.supervised_scan import (
     new_folder,
 )
 from rawmosaic.net.addresses import is_local, port_range, server_address
+from rawmosaic.net.introduction import program
 from rawmosaic.net.keys import KeyFolder, ServerCurve
 from rawmosaic.net.links import DEAD_S, HEARTBEAT_S, LINGER_MS
 from rawmosaic.net.protocol import (
@@ -323,7 +323,7 @@ class Manager:
         """The body of the answer; None where there is none, or not yet. Raises SlideError."""
         op = request.op
         if op == HELLO:
-            return {"server": f"rawmosaic {_version()}", "protocol": VERSION, "serves": "acquisition"}
+            return {"server": program(), "protocol": VERSION, "serves": "acquisition"}
         if op == PING:
             return {}
         if op == START:
@@ -565,10 +565,3 @@ def _locked(data: Path) -> int:
         os.close(descriptor)
         raise
     return descriptor
-
-
-def _version() -> str:
-    try:
-        return version("rawmosaic")
-    except PackageNotFoundError:
-        return "of unknown version"

@@ -14,12 +14,12 @@ from types import MappingProxyType
 import numpy as np
 
 from rawmosaic.net.acquisition.files import read_json, replace_json
+from rawmosaic.net.acquisition.scan_folder import SCAN_FILE
 from rawmosaic.net.protocol import Arrays, Buffer, array_from
 from rawmosaic.storage.errors import AcquisitionError, DamagedSlideError, NotASlideError, ProtocolError
 from rawmosaic.storage.hdf5.format import CODECS
 from rawmosaic.storage.slide import FIELD_DTYPE, Channel, Header
 
-SCAN_FILE = "scan.json"
 SCAN_VERSION = 1
 
 MOST_FIELDS = 1_000_000

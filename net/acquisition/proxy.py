@@ -19,7 +19,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import zmq
@@ -41,7 +40,9 @@ from rawmosaic.net.acquisition.messages import (
     request_in,
 )
 from rawmosaic.net.acquisition.plan import ScanPlan
+from rawmosaic.net.acquisition.scan_folder import PROXY_FILE, PROXY_LOCK
 from rawmosaic.net.addresses import addresses_in, is_local
+from rawmosaic.net.introduction import program
 from rawmosaic.net.keys import KeyFolder, ServerCurve
 from rawmosaic.net.protocol import (
     ERROR,
@@ -64,7 +65,6 @@ __all__ = ["SlideProxy", "main", "write_end"]
 CANCEL = "cancel"
 LOOPBACK = "tcp://127.0.0.1:*"
 SPOOL_NBYTES, WINDOW_NBYTES = 8 << 30, 256 << 20
-STATUS_FILE, LOCK_FILE = "proxy.json", "proxy.lock"
 
 STATUS_S, RELEASE_S = 0.5, 0.1
 HELD_S = 1.0
@@ -146,7 +146,7 @@ class SlideProxy:
         self._rates: deque[tuple[float, int, int]] = deque()
         self._failure: BaseException | None = None
         self._ending, self._woken = threading.Event(), False
-        self._server = f"rawmosaic {_version()}"
+        self._server = program()
         _keep_freed_memory(self.plan.plane_nbytes)
         with ExitStack() as stack:
             context = zmq.Context()
@@ -399,11 +399,11 @@ class SlideProxy:
             "last_heard_at": time.time() - (now - self._heard_at),
         }
         try:
-            replace_json(self.folder / STATUS_FILE, status)
+            replace_json(self.folder / PROXY_FILE, status)
         except WriteError:  # that the disk is full is what has to be told
-            if not (self.folder / STATUS_FILE).exists():
+            if not (self.folder / PROXY_FILE).exists():
                 raise
-            overwrite_json(self.folder / STATUS_FILE, status)
+            overwrite_json(self.folder / PROXY_FILE, status)
 
 
 def _bind_first(router: zmq.Socket, address: str) -> None:
@@ -448,13 +448,6 @@ def _keep_freed_memory(nbytes: int) -> None:
     bytearray(max(1 << 20, min(nbytes + nbytes // 4, LARGEST_KEPT_BLOCK)))
 
 
-def _version() -> str:
-    try:
-        return version("rawmosaic")
-    except PackageNotFoundError:
-        return "of unknown version"
-
-
 # the process
 
 
@@ -466,7 +459,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     over = end_of_input()
     try:
         with ExitStack() as stack:
-            if not claimed(options.folder / LOCK_FILE, over, stack):
+            if not claimed(options.folder / PROXY_LOCK, over, stack):
                 return 0
             curve = None
             if options.keys or not (options.insecure or is_local(options.bind)):

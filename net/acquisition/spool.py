@@ -40,10 +40,6 @@ from rawmosaic.storage.durable import sync_file, sync_folder
 from rawmosaic.storage.errors import DamagedSlideError, WriteError
 from rawmosaic.storage.positional_file import PositionalFile
 
-SPOOL_FOLDER = "spool"
-DAMAGED_FOLDER = "damaged"
-"""Beside the spool: segments with a damaged record, under a second name, however far the spool is released."""
-
 SEGMENT_NBYTES = 256 << 20
 
 MAGIC = b"rmspool1"
@@ -623,7 +619,6 @@ def _write_error(error: OSError, location: Path) -> WriteError:
 # what was released
 
 
-RELEASED_FILE = "released.index"
 RELEASED_DTYPE = np.dtype(
     [(name, "<i4") for name in ("field", "channel", "z", "t", "row", "column", "scene", "height", "width")]
     + [("pixels_crc", "<u4"), ("x_um", "<f8"), ("y_um", "<f8")]

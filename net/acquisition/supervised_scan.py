@@ -16,9 +16,19 @@ from rawmosaic.net.acquisition.errand import Errand
 from rawmosaic.net.acquisition.files import read_json
 from rawmosaic.net.acquisition.intake import write_end
 from rawmosaic.net.acquisition.patience import Patience, stamp_of
-from rawmosaic.net.acquisition.plan import SCAN_FILE, ScanPlan
+from rawmosaic.net.acquisition.plan import ScanPlan
 from rawmosaic.net.acquisition.pulse import Pulse, held_by_another, in_words, silence
-from rawmosaic.net.acquisition.spool import RELEASED_FILE, SPOOL_FOLDER
+from rawmosaic.net.acquisition.scan_folder import (
+    DAMAGED_FOLDER,
+    END_FILE,
+    PROXY_FILE,
+    PROXY_LOG,
+    RELEASED_FILE,
+    SCAN_FILE,
+    SPOOL_FOLDER,
+    WRITER_FILE,
+    WRITER_LOG,
+)
 from rawmosaic.net.addresses import is_local
 from rawmosaic.storage.durable import sync_folder
 from rawmosaic.storage.hdf5.at_once import forget_changes
@@ -27,9 +37,6 @@ from rawmosaic.storage.hdf5.letting_go import deleted_unless_in_use
 from rawmosaic.storage.opening import PART_SUFFIX
 
 SCAN_SUFFIX, GONE_SUFFIX, SLIDE_SUFFIX = ".scan", ".gone", ".h5"
-END, PROXY_SAYS, WRITER_SAYS = "end.json", "proxy.json", "writer.json"
-SET_ASIDE = "damaged"
-
 _UNREADABLE_END = {"early": True, "reason": "it was ended, but how cannot be read any more"}
 
 LOOK_S = 0.25
@@ -124,8 +131,8 @@ class SupervisedScan:
         options += ["--insecure"] if means.insecure else []
         options += ["--keys", means.keys] if means.keys and not is_local(means.proxy_bind) else []
         package = __package__
-        self.proxy = Child(f"{package}.proxy", [str(folder), *options], folder / "proxy.log")
-        self.writer = Child(f"{package}.writer", [str(folder)], folder / "writer.log")
+        self.proxy = Child(f"{package}.proxy", [str(folder), *options], folder / PROXY_LOG)
+        self.writer = Child(f"{package}.writer", [str(folder)], folder / WRITER_LOG)
 
     # what others see
 
@@ -188,7 +195,7 @@ class SupervisedScan:
             return
         self._look(now)
         code = self.writer.look(now)
-        if code == 0 and self.location.exists() and self._said(WRITER_SAYS).get("state") == "complete":
+        if code == 0 and self.location.exists() and self._said(WRITER_FILE).get("state") == "complete":
             self._is_written = True
             self._complete(now)
             return
@@ -240,13 +247,13 @@ class SupervisedScan:
             self._feel_pulses(now)
 
     def _look_now(self) -> None:
-        for child, name in ((self.proxy, PROXY_SAYS), (self.writer, WRITER_SAYS)):
+        for child, name in ((self.proxy, PROXY_FILE), (self.writer, WRITER_FILE)):
             said = self._said(name)
             if child.pid is None or said.get("pid") != child.pid or said == self._left_behind:
                 if child is self.proxy:
                     self.address = ""
                     self._left_behind = said
-                if name == PROXY_SAYS and said:  # what was counted is still true
+                if name == PROXY_FILE and said:  # what was counted is still true
                     said = {**said, "held": "", "planes_per_s": 0.0, "bytes_per_s": 0.0}
             elif child is self.proxy:
                 self.address = _text(said, "address")
@@ -259,7 +266,7 @@ class SupervisedScan:
     def _feel_pulses(self, now: float) -> None:
         """Note which process says nothing any more, and what may be the reason."""
         remarks = []
-        for name, child, path in (("proxy", self.proxy, PROXY_SAYS), ("writer", self.writer, WRITER_SAYS)):
+        for name, child, path in (("proxy", self.proxy, PROXY_FILE), ("writer", self.writer, WRITER_FILE)):
             silent_s = self._pulses[name].silent_s(now, (child.pid, *stamp_of([self.folder / path])))
             if name == "proxy":
                 self._silent_s = silent_s
@@ -269,7 +276,7 @@ class SupervisedScan:
 
     def _note_failure(self, now: float) -> None:
         """A writer that says the same last words as the one before it will not get on, however long it tries each time."""
-        said = self._said(WRITER_SAYS)
+        said = self._said(WRITER_FILE)
         self._patience.failed(now, _text(said, "error") if said.get("state") == "failed" else "", self._stamp())
 
     def _may_write(self, now: float) -> bool:
@@ -281,9 +288,9 @@ class SupervisedScan:
 
     def _stamp(self) -> tuple:
         """Stands for all that the writer's success rests on."""
-        location, spool, aside = self.location, self.folder / SPOOL_FOLDER, self.folder / SET_ASIDE
+        location, spool, aside = self.location, self.folder / SPOOL_FOLDER, self.folder / DAMAGED_FOLDER
         slides = [location.with_name(location.name + suffix) for suffix in ("", PART_SUFFIX, KEPT_SUFFIX)] + damaged_of(location)
-        own = [self.folder / name for name in (SCAN_FILE, END, RELEASED_FILE)]
+        own = [self.folder / name for name in (SCAN_FILE, END_FILE, RELEASED_FILE)]
         return stamp_of([*slides, *own, spool, aside, *_inside(spool), *_inside(aside)])
 
     def _set_state(self, end: Mapping | None, now: float) -> None:
@@ -321,10 +328,10 @@ class SupervisedScan:
         if self._end_is_durable or (end is None and self._wanted_end is None):
             return
         if self._errand is None:
-            if now < self._next_errand or (not self._said(END) and not self._all_gone(now, "proxy")):
+            if now < self._next_errand or (not self._said(END_FILE) and not self._all_gone(now, "proxy")):
                 return
             self._next_errand = now + RETRY_S
-            if not self._said(END):  # the proxy did not tell it in its last moment, or what it told is damaged
+            if not self._said(END_FILE):  # the proxy did not tell it in its last moment, or what it told is damaged
                 self._errand = Errand(partial(write_end, self.folder, **(self._wanted_end or _UNREADABLE_END)))
             else:
                 self._errand = Errand(partial(sync_folder, self.folder))
@@ -398,8 +405,8 @@ class SupervisedScan:
 
     def _end(self) -> dict | None:
         """What was told about the end; None while planes may come."""
-        said = self._said(END)
-        if not said and (self.folder / END).exists():
+        said = self._said(END_FILE)
+        if not said and (self.folder / END_FILE).exists():
             return {"finished": True}
         return said or None
 

@@ -30,9 +30,16 @@ from rawmosaic.net.acquisition.lifeline import claimed, end_of_input
 from rawmosaic.net.acquisition.plan import ScanPlan
 from rawmosaic.net.acquisition.releasing import Expected, Releaser
 from rawmosaic.net.acquisition.resuming import Left, take_up
-from rawmosaic.net.acquisition.spool import (
+from rawmosaic.net.acquisition.scan_folder import (
+    DAMAGED_FOLDER,
+    END_FILE,
+    PROXY_FILE,
     RELEASED_FILE,
     SPOOL_FOLDER,
+    WRITER_FILE,
+    WRITER_LOCK,
+)
+from rawmosaic.net.acquisition.spool import (
     PlaneFacts,
     SpoolReader,
     payload_pixels,
@@ -66,10 +73,6 @@ from rawmosaic.storage.slide import PositionSet, new_fields
 
 COMPLETE, FAILED, ENDED = 0, 1, 3
 """Exit codes. ENDED: standard input closed before the slide was complete."""
-
-STATUS_FILE, LOCK_FILE, END_FILE, PROXY_FILE = "writer.json", "writer.lock", "end.json", "proxy.json"
-SET_ASIDE = "damaged"
-"""Folder for segments of the spool that hold a plane which cannot be written: the spool may let go of them, and go on."""
 
 PAUSE_S = 0.02
 FULL_PAUSE_S = 1.0
@@ -105,7 +108,7 @@ class ScanWriter:
         self._part = part_of(self.location)
         self._writer: SlideWriter | None = None
         self._stored: StoredCrcs | None = None
-        self._status = WriterStatus(self.folder / STATUS_FILE, self._look)
+        self._status = WriterStatus(self.folder / WRITER_FILE, self._look)
         self._status.say(
             planned_fields=None if self.plan.fields is None else len(self.plan.fields),
             codec=self.plan.codec,
@@ -275,7 +278,7 @@ class ScanWriter:
 
     def _look_again(self, writer: SlideWriter) -> None:
         """Take planes that were damaged when they came, and are not any more: a disk may fail for a while only."""
-        with SpoolReader(self.folder / SET_ASIDE) as reader:
+        with SpoolReader(self.folder / DAMAGED_FOLDER) as reader:
             while True:
                 self._raise_if_over()
                 try:
@@ -327,7 +330,7 @@ class ScanWriter:
         log.error("%s", error)
         self._say_trouble(str(error))
         path = Path(error.location)
-        aside = self.folder / SET_ASIDE / path.name
+        aside = self.folder / DAMAGED_FOLDER / path.name
         try:
             if aside.exists():
                 return
@@ -358,7 +361,7 @@ class ScanWriter:
         with Hdf5Slide(self._part) as slide:
             missing = missing_planes(self.folder, slide)
         if missing:
-            aside = [path for path in (self.folder / SET_ASIDE, *damaged_of(self.location)) if path.exists()]
+            aside = [path for path in (self.folder / DAMAGED_FOLDER, *damaged_of(self.location)) if path.exists()]
             see = f"; what could still hold them: {', '.join(map(str, aside))}" if aside else ""
             raise DamagedSlideError(
                 f"{missing}; the slide is finished but for them, under this name{see}",
@@ -468,7 +471,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     over = end_of_input()
     try:
         with contextlib.ExitStack() as stack:
-            if not claimed(options.folder / LOCK_FILE, over, stack):
+            if not claimed(options.folder / WRITER_LOCK, over, stack):
                 return ENDED
             return ScanWriter(options.folder, over).run()
     except (SlideError, OSError) as error:

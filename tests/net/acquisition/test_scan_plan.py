@@ -12,12 +12,12 @@ from scans import plan
 
 from rawmosaic.net.acquisition.plan import (
     LONGEST_NAME,
-    SCAN_FILE,
     ScanPlan,
     check_name,
     plan_from_body,
     plan_to_body,
 )
+from rawmosaic.net.acquisition.scan_folder import SCAN_FILE
 from rawmosaic.storage.errors import AcquisitionError, DamagedSlideError, NotASlideError, ProtocolError, SlideError
 from rawmosaic.storage.slide import Channel, Header, new_fields
 
