@@ -11,10 +11,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
-
 from rawmosaic.storage.errors import DamagedSlideError, SlideError, WriteError
 from rawmosaic.storage.hdf5.at_once import being_changed, carry_over_changes
+from rawmosaic.storage.hdf5.plain_look import looked_at
 from rawmosaic.storage.opening import HDF5_SIGNATURE, PART_SUFFIX
 
 KEPT_SUFFIX, DAMAGED_SUFFIX = ".kept", ".damaged"
@@ -74,8 +73,8 @@ def left_behind(path: Path) -> LeftBehind | None:
     if holds_nothing(path):
         return None
     # as plain bytes: read in single-writer mode, a table that is torn would be tried again for good
-    with contextlib.suppress(OSError, RuntimeError, KeyError, ValueError, TypeError), open(path, "rb") as data:
-        with h5py.File(data, "r") as file:
+    with contextlib.suppress(OSError, RuntimeError, KeyError, ValueError, TypeError):
+        with looked_at(path) as file:
             uid = str(file.attrs.get("scan_uid", ""))
             irreplaceable = bool(uid) or bool(file.attrs.get("irreplaceable", False))
             if "format" in file.attrs:

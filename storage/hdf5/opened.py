@@ -14,14 +14,16 @@ import numpy as np
 from rawmosaic.storage.errors import DamagedSlideError, NotASlideError, SlideError
 from rawmosaic.storage.hdf5 import format as fmt
 from rawmosaic.storage.hdf5.at_once import being_changed
+from rawmosaic.storage.hdf5.attempts import opened_to_follow
 from rawmosaic.storage.hdf5.chunk_index import ChunkIndex
 from rawmosaic.storage.hdf5.claim import is_claimed
 from rawmosaic.storage.hdf5.letting_go import is_wanted
+from rawmosaic.storage.hdf5.plain_look import look_at_attributes
 from rawmosaic.storage.opening import PART_SUFFIX, is_virtual_slide
 from rawmosaic.storage.positional_file import PositionalFile, file_identity
 
 _PATIENCE_S, _PAUSE_S = 10.0, 0.05
-"""A writer that begins or finishes a file keeps it to itself for a moment."""
+"""A writer that begins or finishes a file keeps it to itself for a moment, and a table that it replaces is torn for a moment."""
 
 _ATTEMPTS = 5
 
@@ -48,7 +50,7 @@ class OpenedFile:
     file: h5py.File
     root: h5py.Group
     bytes: PositionalFile
-    datasets: Mapping[int, h5py.Dataset]
+    datasets: dict[int, h5py.Dataset]
     index: Mapping[int, ChunkIndex | None]
     following: bool
 
@@ -58,27 +60,28 @@ class OpenedFile:
         deadline, attempts = time.monotonic() + _PATIENCE_S, 0
         while True:
             before, opened, error = _state_of(path), None, None
+            patient = driver is None and time.monotonic() < deadline
             if not being_changed(path) and not is_wanted(path):
                 try:
                     opened = cls._open(path, group, driver)
-                except DamagedSlideError as damage:
+                except (DamagedSlideError, NotASlideError) as damage:
                     error = damage
                 unchanged = before == _state_of(path) and not being_changed(path)
-                if unchanged and error is not None:
+                if unchanged and error is not None and not (patient and may_be_written(path)):
                     raise error
-                if unchanged and opened.bytes.identity == before[0]:
+                if unchanged and opened is not None and opened.bytes.identity == before[0]:
                     return opened
                 if opened is not None:
                     opened.close()  # another file took the name meanwhile, or it was just being finished
             attempts += 1
-            patient = driver is None and is_claimed(path) and time.monotonic() < deadline
-            if attempts >= _ATTEMPTS and not patient:
+            still = is_claimed(path) if error is None else may_be_written(path)
+            if attempts >= _ATTEMPTS and not (patient and still):
                 raise DamagedSlideError(_why_not_now(path), location=path)
             time.sleep(_PAUSE_S)
 
     @classmethod
     def _open(cls, path: str, group: str, driver: str | None) -> OpenedFile:
-        file = _hdf5_file(path) if driver is None else h5py.File(path, "r", driver=driver)
+        file = _hdf5_file(path, group) if driver is None else _hdf5_file_apart(path, group, driver)
         data = None
         try:
             data = PositionalFile(path)
@@ -99,7 +102,9 @@ class OpenedFile:
             file.close()
             if isinstance(error, SlideError) or not isinstance(error, Exception):
                 raise
-            raise DamagedSlideError(f"the slide's datasets cannot be opened: {error}", location=path) from error
+            raise DamagedSlideError(
+                with_way_out(f"the slide's datasets cannot be opened ({error})", path), location=path
+            ) from error
 
     @property
     def uuid(self) -> str:
@@ -125,6 +130,13 @@ class OpenedFile:
         """Whether the writer closed the file properly."""
         return bool(self.root.attrs.get("finished", False))
 
+    def dataset(self, level: int) -> h5py.Dataset:
+        """The planes of a zoom layer. HDF5 gives up a dataset that it finds torn when it reads it anew: that is opened again."""
+        dataset = self.datasets[level]
+        if not dataset:
+            dataset = self.datasets[level] = self.root[fmt.level_name(level)]
+        return dataset
+
     def refresh(self) -> np.ndarray | None:
         """Have HDF5 read anew what it remembers of a file that is being written; which planes are there, with all that belongs
         to them: (fields, channels, z, t) bool. None where the writer does not write this way any more: nothing is known then."""
@@ -134,8 +146,8 @@ class OpenedFile:
         for name in _GROWING_TABLES:
             if name in self.root:
                 self.root[name].refresh()
-        for dataset in self.datasets.values():
-            dataset.refresh()
+        for level in self.datasets:
+            self.dataset(level).refresh()
         return planes if self.may_be_followed else None
 
     def close(self) -> None:
@@ -150,6 +162,18 @@ def place_of(path: str | os.PathLike) -> str:
     path = os.fspath(path)
     part = path + PART_SUFFIX
     return part if not os.path.exists(path) and os.path.exists(part) else path
+
+
+def may_be_written(path: str) -> bool:
+    """Whether a living writer may be what is wrong with a file; also where nobody can know."""
+    return path.endswith(PART_SUFFIX) and is_claimed(path) is not False
+
+
+def with_way_out(reason: str, path: str) -> str:
+    """What is wrong with a file's tables, and what to do."""
+    if path.endswith(PART_SUFFIX):
+        return f"{reason}; if an acquisition server wrote it, starting the server again makes it whole; else take it from a copy"
+    return f"{reason}; take it from a copy"
 
 
 def _why_not_now(path: str) -> str:
@@ -183,22 +207,23 @@ def _index_of(root: h5py.Group, level: int, data: PositionalFile) -> ChunkIndex 
     return ChunkIndex(data, offset, dataset.shape[0])
 
 
-def _hdf5_file(path: str) -> h5py.File:
-    """The HDF5 file, following a writer (SWMR) where it was not closed; the slide errors otherwise."""
+def _hdf5_file(path: str, group: str) -> h5py.File:
+    """The HDF5 file of a slide that lies in a group of it, following a writer (SWMR) where it was not closed; or slide errors."""
     if not os.path.exists(path):
         raise NotASlideError("there is no such file", location=path)
-    deadline = time.monotonic() + _PATIENCE_S
-    while True:
-        reason = "the file is not HDF5, so it is not a virtual slide"
-        is_hdf5 = is_virtual_slide(path)
-        if is_hdf5:
-            try:
-                return _opened_somehow(path)
-            except OSError as error:
-                reason = f"the HDF5 file cannot be opened ({error})"
-        if not path.endswith(PART_SUFFIX) or not is_claimed(path) or time.monotonic() > deadline:
-            raise (DamagedSlideError if is_hdf5 else NotASlideError)(reason, location=path)
-        time.sleep(_PAUSE_S)
+    if not is_virtual_slide(path):
+        raise NotASlideError("the file is not HDF5, so it is not a virtual slide", location=path)
+    try:
+        look_at_attributes(path, group)
+        return _opened_somehow(path)
+    except OSError as error:
+        raise DamagedSlideError(with_way_out(f"the HDF5 file cannot be opened ({error})", path), location=path) from error
+
+
+def _hdf5_file_apart(path: str, group: str, driver: str) -> h5py.File:
+    """The HDF5 file apart from what this process has open of it already. OSError."""
+    look_at_attributes(path, group)
+    return h5py.File(path, "r", driver=driver)
 
 
 def _opened_somehow(path: str) -> h5py.File:
@@ -217,7 +242,7 @@ def _opened_somehow(path: str) -> h5py.File:
             return h5py.File(path, "r", driver="stdio")
     if shared or "already open for write" in reason or "consistency flags" in reason:
         try:
-            return h5py.File(path, "r", swmr=True, locking=False)
+            return opened_to_follow(path)
         except OSError as error:
             reason = f"its writer did not finish it, and it cannot be followed either: {error}"
     raise OSError(reason)

@@ -9,7 +9,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
+import h5py
 import numpy as np
 
 from rawmosaic.storage import codec
@@ -21,7 +23,7 @@ from rawmosaic.storage.hdf5.claim import is_claimed
 from rawmosaic.storage.hdf5.facts import check_planes, read_facts, read_fields
 from rawmosaic.storage.hdf5.followed import PATIENCE_S, FollowedFile, open_file
 from rawmosaic.storage.hdf5.letting_go import is_wanted
-from rawmosaic.storage.hdf5.opened import OpenedFile, place_of
+from rawmosaic.storage.hdf5.opened import OpenedFile, may_be_written, place_of, with_way_out
 from rawmosaic.storage.hdf5.plane_memory import PlaneMemory
 from rawmosaic.storage.opening import PART_SUFFIX
 from rawmosaic.storage.positional_file import file_identity
@@ -35,9 +37,19 @@ _RUN_GAP_NBYTES = 4096
 """What HDF5 may have put between two of them is read as well."""
 
 _LOOKS, _PAUSE_S, _FINISHING_S = 20, 0.02, 0.1
+_OPENING_S, _ASKING_S = 10.0, 2.0
+"""So long tables that cannot be read are read again while somebody writes the file: to open it, and later, each time."""
 
 _HDF5_ERRORS = (OSError, KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError)
 """What h5py raises for damaged metadata."""
+
+_TORN = (OSError, KeyError, RuntimeError)
+"""What it raises for tables with a wrong checksum."""
+
+_UNREADABLE = (*_HDF5_ERRORS, MemoryError)
+"""And for a chunk, whose size may be anything then."""
+
+Answer = TypeVar("Answer")
 
 
 class BeingFinishedError(SlideError):
@@ -83,13 +95,15 @@ class Hdf5Slide(Slide):
             raise
         except Exception as error:
             self.close()
-            raise DamagedSlideError(f"the slide's tables cannot be read: {error}", location=path) from error
+            reason = with_way_out(f"the slide's tables cannot be read ({error})", self._opened.path)
+            raise DamagedSlideError(reason, location=path) from error
         if planes is not None:
             self._planes = planes[: len(fields)] & (fields["height"] > 0)[:, None, None, None]
 
     def _first_look(self, opened: OpenedFile) -> tuple[dict, np.ndarray | None, np.ndarray, Mapping[str, PositionSet]]:
         """Facts, the planes that are there (None in a finished file), fields and position sets."""
-        for attempt in range(_LOOKS):
+        looks, deadline = 0, time.monotonic() + _OPENING_S
+        while True:
             try:
                 facts = read_facts(opened.root, self.location)
                 planes = opened.refresh() if self._growing else None
@@ -98,12 +112,32 @@ class Hdf5Slide(Slide):
                 fields, sets = read_fields(opened.root, facts, None if planes is None else len(planes))
                 check_planes(opened.root, opened.datasets, len(fields), facts)
             except _HDF5_ERRORS:
-                if not self._growing or attempt == _LOOKS - 1:
+                looks += 1
+                if not self._growing or (looks >= _LOOKS and not self._is_worth_asking_again(deadline)):
                     raise
                 time.sleep(_PAUSE_S)  # met in the middle of a change: a writer in this very process is seen at everything it does
             else:
-                break
-        return facts, planes, fields, sets
+                return facts, planes, fields, sets
+
+    def _is_worth_asking_again(self, deadline: float) -> bool:
+        """Whether what HDF5 could not read may be what a living writer is just replacing."""
+        opened = self._opened
+        return opened.following and not self._closed and time.monotonic() < deadline and may_be_written(opened.path)
+
+    def _asked(self, look: Callable[[OpenedFile], Answer]) -> Answer:
+        """What a look through HDF5 finds; while the file is being written, it is asked again before it is called damaged.
+
+        Raises what `look` does.
+        """
+        deadline = time.monotonic() + _ASKING_S
+        while True:
+            try:
+                with self._hdf5() as opened:
+                    return look(opened)
+            except _TORN:
+                if not self._is_worth_asking_again(deadline):
+                    raise
+            time.sleep(_PAUSE_S)
 
     @property
     def overview(self) -> Hdf5Slide | None:
@@ -204,17 +238,12 @@ class Hdf5Slide(Slide):
     def plane_metadata(self, field: int, channel: int, z: int = 0, t: int = 0) -> Mapping:
         """What was noted with one plane, as its writer was given it; empty where nothing was."""
         self.check_plane(field, channel, z, t)
-        with self._hdf5() as opened:
-            if fmt.METADATA_LINES not in opened.root:
-                return {}
-            try:
-                table, text = opened.root[fmt.METADATA_LINES], opened.root[fmt.PLANE_METADATA]
-                begin = int(table[field, channel, z, t]) if field < len(table) else 0
-                if not begin:
-                    return {}
-                data = text[begin - 1 : begin - 1 + fmt.METADATA_LINE_NBYTES].tobytes()
-            except _HDF5_ERRORS as error:
-                raise DamagedSlideError(f"table /{fmt.PLANE_METADATA} cannot be read: {error}", location=self.location) from error
+        try:
+            data = self._asked(lambda opened: _metadata_line(opened.root, field, channel, z, t))
+        except _HDF5_ERRORS as error:
+            raise DamagedSlideError(f"table /{fmt.PLANE_METADATA} cannot be read: {error}", location=self.location) from error
+        if not data:
+            return {}
         return self._metadata_in(data, (field, channel, z, t))
 
     def _metadata_in(self, data: bytes, plane: tuple[int, int, int, int]) -> Mapping:
@@ -463,31 +492,32 @@ class Hdf5Slide(Slide):
 
     def _gathered(self, keys: Sequence[TileKey], memory: PlaneMemory) -> tuple[list[np.ndarray | None], int]:
         """The bytes of tiles as they lie in the file, None where nothing was written, in a row; how many they are together."""
+        try:
+            return self._asked(lambda opened: self._gather(opened, keys, memory))
+        except _UNREADABLE as error:
+            raise DamagedSlideError(f"{_where(self, keys[0])}: {error}", location=self.location) from error
+
+    def _gather(self, opened: OpenedFile, keys: Sequence[TileKey], memory: PlaneMemory) -> tuple[list[np.ndarray | None], int]:
         chunks, at, most = [], 0, memory.chunk_nbytes
-        with self._hdf5() as opened:
-            for key in keys:
-                out, place = memory.stored[at : at + most], self._address(opened, key)
-                if place is None:
-                    nbytes = self._read_chunk_into(opened, key, out)
-                elif (nbytes := place[1]) <= most:
-                    opened.bytes.read_into(place[0], out[:nbytes].data)
-                if nbytes > most:
-                    raise DamagedSlideError(f"{_where(self, key)}: a chunk of {nbytes} bytes", location=self.location)
-                chunks.append(out[:nbytes] if nbytes else None)
-                at += nbytes
+        for key in keys:
+            out, place = memory.stored[at : at + most], self._address(opened, key)
+            if place is None:
+                nbytes = self._read_chunk_into(opened, key, out)
+            elif (nbytes := place[1]) <= most:
+                opened.bytes.read_into(place[0], out[:nbytes].data)
+            if nbytes > most:
+                raise DamagedSlideError(f"{_where(self, key)}: a chunk of {nbytes} bytes", location=self.location)
+            chunks.append(out[:nbytes] if nbytes else None)
+            at += nbytes
         return chunks, at
 
     def _read_chunk_into(self, opened: OpenedFile, key: TileKey, out: np.ndarray) -> int:
-        """Have HDF5 find a tile and read it into memory; its bytes, 0 where nothing was written."""
-        dataset, coordinates = opened.datasets[key.level].id, fmt.chunk_coordinates(self.tiling, key)
-        if coordinates[0] >= dataset.shape[0]:
-            return 0
+        """Have HDF5 find a tile and read it into memory; its bytes, 0 where nothing was written. Raises what h5py raises."""
         try:
-            return len(dataset.read_direct_chunk(coordinates, out=out)[1])
+            chunk = _written_chunk(opened.dataset(key.level).id, fmt.chunk_coordinates(self.tiling, key), out)
         except ValueError as error:  # it does not fit
             raise DamagedSlideError(f"{_where(self, key)}: {error}", location=self.location) from error
-        except (OSError, RuntimeError, MemoryError):  # what h5py raises for a chunk that was never written (0 bytes)
-            return 0
+        return 0 if chunk is None else len(chunk)
 
     def stored_bytes(
         self, field: int, channel: int, z: int, t: int, levels: Sequence[int], memory: PlaneMemory
@@ -597,19 +627,36 @@ class Hdf5Slide(Slide):
         opened = self._opened
         place = self._address(opened, key)
         if place is not None:
-            return opened.bytes.read(*place) if place[1] else None
+            return opened.bytes.read(*place) if place[1] else self._nothing(key)
         coordinates = fmt.chunk_coordinates(self.tiling, key)
-        with self._hdf5() as opened:
-            dataset = opened.datasets[key.level].id
-            if coordinates[0] >= dataset.shape[0]:
-                return None
-            try:
-                data = dataset.read_direct_chunk(coordinates)[1]
-            except (OSError, RuntimeError, MemoryError):  # what h5py raises for a chunk that was never written (0 bytes)
-                return None
+        try:
+            data = self._asked(lambda opened: _written_chunk(opened.dataset(key.level).id, coordinates))
+        except _UNREADABLE as error:
+            raise DamagedSlideError(f"{_where(self, key)}: {error}", location=self.location) from error
+        if data is None:
+            return self._nothing(key)
         if len(data) > 2 * self.tiling.tile_nbytes + 64:
             raise DamagedSlideError(f"{_where(self, key)}: a chunk of {len(data)} bytes", location=self.location)
         return np.frombuffer(data, "<u2").reshape(self.tiling.tile_shape) if self._lies_as_is(data) else data
+
+    def _nothing(self, key: TileKey) -> None:
+        """For a tile that was never written. DamagedSlideError where planes that were acquired lie in it: they are no zeros."""
+        if self._should_hold(key):
+            reason = "the file does not say where it lies, though it was acquired"
+            raise DamagedSlideError(f"{_where(self, key)}: {reason}", location=self.location)
+
+    def _should_hold(self, key: TileKey) -> bool:
+        """Whether a plane that was acquired has pixels in the tile."""
+        cut = self.tiling.levels[key.level]
+        if cut.packed:
+            first = key.index * cut.fields_per_tile
+            fields = self.field_of_slot[first : first + cut.fields_per_tile]
+            return bool(self.acquired(key.z, key.t)[fields, key.channel].any())
+        field, minor = divmod(key.index, cut.tiles_per_field)
+        if field >= self.n_fields or not self.acquired(key.z, key.t)[field, key.channel]:
+            return False
+        begins = (side * place for side, place in zip(self.tiling.tile_shape, divmod(minor, cut.grid[1]), strict=True))
+        return all(begin < size for begin, size in zip(begins, self._plane_shape(field, key.level), strict=True))
 
     def _lies_as_is(self, data: bytes | np.ndarray) -> bool:
         """Whether a tile lies uncompressed: by what its chunk holds, since HDF5 mistakes its filter mask where this very process
@@ -626,11 +673,10 @@ class Hdf5Slide(Slide):
 
     def _table(self, name: str, rows: object) -> np.ndarray:
         """Part of a table; HDF5 checks its checksum."""
-        with self._hdf5() as opened:
-            try:
-                return opened.root[name][rows]
-            except _HDF5_ERRORS as error:
-                raise DamagedSlideError(f"table /{name} cannot be read: {error}", location=self.location) from error
+        try:
+            return self._asked(lambda opened: opened.root[name][rows])
+        except _HDF5_ERRORS as error:
+            raise DamagedSlideError(f"table /{name} cannot be read: {error}", location=self.location) from error
 
 
 def _open(path: str, group: str) -> tuple[OpenedFile, FollowedFile | None]:
@@ -642,6 +688,30 @@ def _open(path: str, group: str) -> tuple[OpenedFile, FollowedFile | None]:
         except SlideError:
             if place == place_of(path) or os.path.exists(place):
                 raise  # else it was finished, and took its final name, between the look and the opening
+
+
+def _metadata_line(root: h5py.Group, field: int, channel: int, z: int, t: int) -> bytes:
+    """What begins with a plane's line of metadata; empty where it has none. Raises what h5py raises."""
+    if fmt.METADATA_LINES not in root:
+        return b""
+    table, text = root[fmt.METADATA_LINES], root[fmt.PLANE_METADATA]
+    begin = int(table[field, channel, z, t]) if field < len(table) else 0
+    return text[begin - 1 : begin - 1 + fmt.METADATA_LINE_NBYTES].tobytes() if begin else b""
+
+
+def _written_chunk(dataset: h5py.h5d.DatasetID, coordinates: tuple[int, ...], out: np.ndarray | None = None) -> bytes | None:
+    """A chunk as it lies in the file, into `out` if that is given; None where nothing was written.
+
+    Raises what h5py raises where it cannot be read: the same as for one that was never written, so HDF5 is asked which it is.
+    """
+    if coordinates[0] >= dataset.shape[0]:
+        return None
+    try:
+        return dataset.read_direct_chunk(coordinates, out=out)[1]
+    except (OSError, RuntimeError, MemoryError):
+        if dataset.get_chunk_info_by_coord(coordinates).byte_offset is None:
+            return None
+        raise
 
 
 def _joined(places: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
