@@ -23,7 +23,7 @@ def replace_json(path: Path, value: Mapping, *, durable: bool = False) -> None:
     """
     temporary = path.with_name(path.name + ".new")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
+        with open(temporary, "w", encoding="utf-8", errors="replace") as file:  # names of files need not be text
             json.dump(value, file, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
             if durable:
                 file.flush()
