@@ -39,6 +39,9 @@ PAN_PX = 40.0
 LOADING_MS, RETRY_MS = 100, 500
 """When an incomplete picture, and one with unreadable tiles, is looked at again if nothing arrives before."""
 
+SILENCE_LOOK_MS = 250
+"""How often one looks whether a slide's server answers; only of slides that may have one."""
+
 MOST_SHOWN_AT_FIRST, SHOWN_OF_MANY = 12, 4
 """A slide of more channels than the first begins with so many of them shown, as in rawmosaic's own window."""
 
@@ -109,6 +112,9 @@ class MosaicWidget(QOpenGLWidget):
         A slide is there: `engine`, `slide` and `channels` can be used.
     failed(text)
         A location could not be opened, or there is no usable OpenGL: one line that says why and what to do.
+    away_changed(away)
+        The slide's server does not answer, and its tiles are waited for: who that is, as it is told to people; empty once it
+        answers again, or another slide is shown. What was seen stays.
     cursor_moved(x_um, y_um, field)
         Where the cursor is in the mosaic frame, and over which field (-1: none).
     cursor_left()
@@ -126,6 +132,7 @@ class MosaicWidget(QOpenGLWidget):
 
     slide_opened = Signal()
     failed = Signal(str)
+    away_changed = Signal(str)
     cursor_moved = Signal(float, float, int)
     cursor_left = Signal()
     view_changed = Signal(float, float, float)
@@ -150,6 +157,10 @@ class MosaicWidget(QOpenGLWidget):
         self._again = QTimer(self)
         self._again.setSingleShot(True)
         self._again.timeout.connect(self.update)
+        self._away = ""
+        self._silence = QTimer(self)
+        self._silence.setInterval(SILENCE_LOOK_MS)
+        self._silence.timeout.connect(self._look_for_silence)
         self._warm = False
         self._dirty = self._fits = True
         self._shown: tuple[float, float, float] | None = None
@@ -193,6 +204,11 @@ class MosaicWidget(QOpenGLWidget):
     def slide(self) -> Slide | None:
         """What is shown."""
         return self._slide
+
+    @property
+    def away(self) -> str:
+        """Who does not answer just now, as `away_changed` told last; empty while all goes well."""
+        return self._away
 
     @property
     def engine(self):
@@ -414,7 +430,16 @@ class MosaicWidget(QOpenGLWidget):
         if self._gl is not None:
             with self._gl:
                 self._start_engine()
+        if type(slide).away is not Slide.away:
+            self._silence.start()
         self.update()
+
+    def _look_for_silence(self) -> None:
+        away = self._slide.away if self._slide is not None else ""
+        if away != self._away:
+            self._away = away
+            self.away_changed.emit(away)
+            self.update()  # what could not be read is asked for again
 
     def _start_engine(self, kept: DisplayState | None = None) -> None:
         """An engine for the slide, which looks as is told in `kept`; a context is current."""
@@ -447,6 +472,8 @@ class MosaicWidget(QOpenGLWidget):
             self._gl.close_engine()
             self._gl.kept = None
         slide, self._slide = self._slide, None
+        self._silence.stop()
+        self._look_for_silence()
         if slide is not None and self._owns_slide:
             slide.close()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rawmosaic.storage.testing import FailingSlide, SlowSlide, SyntheticSlide, write_slide
+from rawmosaic.storage.testing import FailingSlide, SlowSlide, SyntheticSlide, WrappedSlide, write_slide
 from rawmosaic.viewer import OffscreenViewer
 
 pytest.importorskip("PySide6.QtOpenGLWidgets", reason="PySide6 is not installed", exc_type=ImportError)
@@ -186,6 +186,32 @@ def test_what_cannot_be_read_is_tried_again(app: QApplication, slide: SyntheticS
     widget.open(failing)
     until(app, lambda: widget.engine is not None and widget.engine.report.tiles_failed > 0)
     assert widget._again.isActive()
+
+
+class Remote(WrappedSlide):
+    """A slide of which a test says whether its server answers."""
+
+    away = ""
+
+
+def test_a_server_that_does_not_answer_is_told_until_it_does(app: QApplication, slide: SyntheticSlide, made: list[QWidget]):
+    widget, remote = new_mosaic(made), Remote(slide)
+    told = heard(widget.away_changed)
+    widget.open(remote)
+    until(app, lambda: widget.complete)
+    assert (told, widget.away) == ([], "")
+    remote.away = "tcp://microscope.example.org:5555"
+    until(app, lambda: bool(told))
+    assert widget.away == remote.away
+    remote.away = ""
+    until(app, lambda: len(told) > 1)
+    assert told == [("tcp://microscope.example.org:5555",), ("",)]
+    remote.away = "tcp://microscope.example.org:5555"
+    until(app, lambda: bool(widget.away))
+    widget.open(slide)  # which is on this machine
+    assert widget.away == ""
+    assert told[-1] == ("",)
+    until(app, lambda: widget.complete)
 
 
 def test_two_widgets_show_two_slides(app: QApplication, slide: SyntheticSlide, made: list[QWidget]):
