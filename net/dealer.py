@@ -22,7 +22,7 @@ import zmq
 
 from rawmosaic.net.desk import Desk, Job
 from rawmosaic.net.encoded_tiles import EncodedTiles
-from rawmosaic.net.growth import Growth
+from rawmosaic.net.growth import Growth, to_be_asked
 from rawmosaic.net.introduction import program
 from rawmosaic.net.keys import ServerCurve
 from rawmosaic.net.links import Link, opened_links
@@ -189,7 +189,7 @@ class TileDealer:
             stack.callback(self._bell.close)
             self._alarm.setblocking(False)
             self._bell.setblocking(False)
-            self._growths = {name: Growth(slide, self._grown) for name, slide in self._slides.items() if slide.growing}
+            self._growths = {name: Growth(slide, self._grown) for name, slide in self._slides.items() if to_be_asked(slide)}
             self._owned = stack.pop_all()
         self._thread = threading.Thread(target=self._run, name="dealer", daemon=True)
         self._thread.start()
@@ -267,7 +267,7 @@ class TileDealer:
         former = change.former
         if growth := self._growths.pop(name, None):
             growth.close()
-        if served is not None and served.growing:
+        if served is not None and to_be_asked(served):
             self._growths[name] = Growth(served, self._grown)
         if former is None:
             return None

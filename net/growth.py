@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
 
 from rawmosaic.net.served_slide import Answer, ServedSlide
+from rawmosaic.storage.errors import SlideError
 
 INTERVAL_S = 0.25
 LAST_INTERVAL_S = 5.0
 """After failures the slide is looked at less often, down to this."""
 
+NAMED_LOOK_S = 1.0
+"""How often a finished slide that has not its final name yet is asked to let go of its file."""
+
 log = logging.getLogger("rawmosaic.net.growth")
 
 
+def to_be_asked(slide: ServedSlide) -> bool:
+    """Whether a slide grows, or is finished but for the name of its file."""
+    return slide.growing or _awaits_name(slide)
+
+
+def _awaits_name(slide: ServedSlide) -> bool:
+    return bool(getattr(slide.slide, "awaits_name", False))
+
+
 class Growth:
-    """Asks a slide again and again until it is finished; `on_grown(slide, event)` is called from its thread, and is quick."""
+    """Asks a slide again and again until it is finished, and its file has its final name; `on_grown(slide, event)` is called from its thread, and is quick."""
 
     def __init__(self, slide: ServedSlide, on_grown: Callable[[ServedSlide, Answer], None]):
         self._slide, self._on_grown = slide, on_grown
@@ -41,3 +55,6 @@ class Growth:
             interval_s = INTERVAL_S
             if event is not None:
                 self._on_grown(self._slide, event)
+        while _awaits_name(self._slide) and not self._ending.wait(NAMED_LOOK_S):
+            with contextlib.suppress(SlideError, OSError):
+                _ = self._slide.slide.replaced  # lets go of the file, where its writer waits for that

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+from collections.abc import Iterator
 
 from rawmosaic.storage.errors import DamagedSlideError
 
 
 class PositionalFile:
-    """A file opened for `read(offset, size)`. Any thread; `close()` is the owner's, once no thread reads."""
+    """A file opened for `read(offset, size)`. Any thread; who reads while it is closed comes to an end first."""
 
     def __init__(self, path: str):
         self.path = path
         self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
         self._lock = threading.Lock()
+        self._readers, self._closing = 0, False
+        self._counting = threading.Lock()
 
     @property
     def identity(self) -> tuple[int, int] | None:
@@ -24,7 +28,8 @@ class PositionalFile:
     def read(self, offset: int, size: int) -> bytes:
         """Exactly `size` bytes; DamagedSlideError where the file ends before."""
         try:
-            data = self._read_at(offset, size)
+            with self._in_use():
+                data = self._read_at(offset, size)
         except (OSError, OverflowError, ValueError) as error:
             raise DamagedSlideError(f"{size} bytes at offset {offset} cannot be read: {error}", location=self.path) from error
         if len(data) != size:
@@ -34,17 +39,39 @@ class PositionalFile:
     def read_into(self, offset: int, out: memoryview) -> None:
         """Fill `out`, writable bytes, from an offset; DamagedSlideError where the file ends before."""
         try:
-            size = self._read_into(offset, out)
+            with self._in_use():
+                size = self._read_into(offset, out)
         except (OSError, OverflowError, ValueError) as error:
             raise DamagedSlideError(f"{len(out)} bytes at offset {offset} cannot be read: {error}", location=self.path) from error
         if size != len(out):
             raise DamagedSlideError(f"the file ends before {len(out)} bytes at offset {offset}", location=self.path)
 
     def close(self) -> None:
-        """Give the file back; closing twice is harmless."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        """Give the file back, once nobody reads; closing twice is harmless."""
+        with self._counting:
+            self._closing = True
+            self._close_unused()
+
+    def _close_unused(self) -> None:
+        if not self._readers:
+            descriptor, self._descriptor = self._descriptor, -1
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """The descriptor stays what it is: the system gives the number of a closed one to the next file."""
+        with self._counting:
+            if self._closing:
+                raise ValueError("the file is closed")
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._readers -= 1
+                if self._closing:
+                    self._close_unused()
 
     if hasattr(os, "pread"):
 

@@ -25,7 +25,7 @@ Placed = TypeVar("Placed")
 
 
 class Follower(Generic[Placed]):
-    """A thread that calls `Slide.refresh` while the slide grows, and ends when it is finished or replaced by another.
+    """A thread that calls `Slide.refresh` while the slide grows; it ends when that has its final name, or is replaced by another.
 
     Parameters
     ----------
@@ -79,7 +79,9 @@ class Follower(Generic[Placed]):
                 self._counter, self._has_news = counter, True
             self._tell()
         growing, finished = True, False
-        while not (finished or self._replaced or self._closing.wait(PERIOD_S if growing else LOOK_AGAIN_S)):
+        while not (finished or self._replaced) or self._awaits_name():
+            if self._closing.wait(PERIOD_S if growing else LOOK_AGAIN_S):
+                return
             if self._slide.replaced:
                 self._replaced = self._has_news = True
                 self._tell()
@@ -98,6 +100,10 @@ class Follower(Generic[Placed]):
                     self._latest, self._has_news = placed, True
                     self._count(planes, None if growing else finished)
                 self._tell()
+
+    def _awaits_name(self) -> bool:
+        """Whether a finished slide is still to be renamed: it is asked whether it was replaced, and lets go of its file then."""
+        return not self._replaced and bool(getattr(self._slide, "awaits_name", False))
 
     def _count(self, planes: np.ndarray, finished: bool | None) -> None:
         """Of a scan that goes on, `finished` is None."""

@@ -83,7 +83,7 @@ class Hdf5Slide(Slide):
         self._acquired: dict[tuple[int, int], np.ndarray] = {}
         self._lock = threading.Lock()
         self._own_lock = threading.Lock()
-        self._lost_sight = self._gave_way = False
+        self._lost_sight = self._gave_way = self._stepped_aside = False
         self._opened, self._shared = _open(path, group)
         self._uuid, self._growing = self._opened.uuid, self._opened.following
         try:
@@ -146,7 +146,9 @@ class Hdf5Slide(Slide):
             with self._hdf5() as opened:
                 there = fmt.OVERVIEW in opened.root
             if there:
-                self._overview = Hdf5Slide(self._opened.path, fmt.OVERVIEW)
+                path = self._opened.path
+                renamed = self._opened.has_lost_its_name
+                self._overview = Hdf5Slide(path.removesuffix(PART_SUFFIX) if renamed else path, fmt.OVERVIEW)
         return self._overview
 
     @property
@@ -282,6 +284,17 @@ class Hdf5Slide(Slide):
         return self._growing
 
     @property
+    def awaits_name(self) -> bool:
+        """Whether the file is finished, but its writer has still to give it its final name: `replaced` is to be asked until then,
+        since Windows renames no file that is open."""
+        opened = self._opened
+        if self._closed or self._growing or not opened.path.endswith(PART_SUFFIX):
+            return False
+        if all(index is None for index in opened.index.values()):  # its writer left it as it was
+            return False
+        return self._stepped_aside or not opened.has_lost_its_name
+
+    @property
     def replaced(self) -> bool:
         """Whether another file lies there by now: a writer began anew, after one that was killed or gave up.
 
@@ -291,6 +304,9 @@ class Hdf5Slide(Slide):
         if not self._closed and self._has_let_go():
             place = place_of(self.location)
             return os.path.exists(place) and not is_wanted(place)
+        with contextlib.suppress(SlideError):
+            if self._stepped_aside and not is_wanted(self._opened.path):
+                self._come_back()
         place, own = place_of(self.location), self._opened.bytes.identity
         there = file_identity(place)
         if self._closed or None in (there, own):
@@ -302,16 +318,43 @@ class Hdf5Slide(Slide):
         return True
 
     def _has_let_go(self) -> bool:
-        """Whether the file was closed here since somebody wants to rename it. One whose tiles are read beside HDF5 is kept."""
+        """Whether the file was closed for good, since somebody wants to rename it. A finished one is opened again afterwards."""
         shared = self._shared
-        if is_wanted(self._opened.path) and all(index is None for index in self._opened.index.values()):
-            if shared is not None:
+        if is_wanted(self._opened.path):
+            if self.awaits_name:
+                self._step_aside()
+            elif any(index is not None for index in self._opened.index.values()):
+                pass  # that is about another file: this one has its name
+            elif shared is not None:
                 shared.let_go()
             else:
                 with self._own_lock:
                     self._gave_way = True
                     self._opened.close()
         return self._gave_way if shared is None else shared.gave_way
+
+    def _step_aside(self) -> None:
+        """Close a finished file while its writer renames it: it is the same slide afterwards."""
+        if self._overview is not None:
+            self._overview._step_aside()
+        with self._own_lock:
+            self._stepped_aside = True
+            self._opened.close()
+
+    def _come_back(self) -> None:
+        """Open the finished file again, by whichever name it has; one that is just being renamed is waited for."""
+        deadline = time.monotonic() + _ASKING_S
+        while self._stepped_aside and not self._closed:
+            with self._own_lock:
+                part = self._opened.path
+                if self._stepped_aside and not self._closed and not is_wanted(part):
+                    settled = self._finished_at(part.removesuffix(PART_SUFFIX)) or self._finished_at(part)
+                    if settled is not None:
+                        self._opened, self._stepped_aside = settled, False
+                        return
+            if time.monotonic() > deadline:
+                raise SlideError("its file is just being renamed; try again", location=self.location)
+            time.sleep(_PAUSE_S)
 
     def _was_finished_since(self, path: str) -> bool:
         """Whether the file was finished by another writer, after the one that was followed had left."""
@@ -400,11 +443,12 @@ class Hdf5Slide(Slide):
     def _hdf5(self) -> Iterator[OpenedFile]:
         """The open file for one look through HDF5, which lets one thread in at a time anyway."""
         while True:
+            self._come_back()
             shared = self._shared
             lock = self._own_lock if shared is None else shared.lock
             if not lock.acquire(timeout=PATIENCE_S):
                 raise SlideError(f"its writer has not finished it within {PATIENCE_S:g} s; try again", location=self.location)
-            if shared is self._shared:
+            if shared is self._shared and (self._closed or not self._stepped_aside):
                 break
             lock.release()
         try:
@@ -624,10 +668,18 @@ class Hdf5Slide(Slide):
 
     def _chunk(self, key: TileKey) -> bytes | np.ndarray | None:
         """The compressed bytes of a tile, its pixels where they lie uncompressed, or None where nothing was written."""
-        opened = self._opened
-        place = self._address(opened, key)
-        if place is not None:
-            return opened.bytes.read(*place) if place[1] else self._nothing(key)
+        while True:
+            self._come_back()
+            opened = self._opened
+            try:
+                place = self._address(opened, key)
+                if place is not None:
+                    return opened.bytes.read(*place) if place[1] else self._nothing(key)
+            except DamagedSlideError:
+                if opened is self._opened and not self._stepped_aside:
+                    raise
+            else:
+                break  # no index: HDF5 knows
         coordinates = fmt.chunk_coordinates(self.tiling, key)
         try:
             data = self._asked(lambda opened: _written_chunk(opened.dataset(key.level).id, coordinates))

@@ -6,15 +6,19 @@ import contextlib
 import errno
 import os
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
-from test_hdf5_following import SHAPE, TIMEOUT_S, Acquisition, acquire
+from test_hdf5_following import SHAPE, TIMEOUT_S, Acquisition, acquire, plane
 
 from rawmosaic.storage import SlideWriter, open_slide
 from rawmosaic.storage.errors import DamagedSlideError, SlideError
 from rawmosaic.storage.hdf5 import final_name, letting_go
+from rawmosaic.storage.hdf5 import reader as reader_module
 from rawmosaic.storage.hdf5.letting_go import forget_wish, is_wanted, patiently
+from rawmosaic.storage.hdf5.reader import Hdf5Slide
 
 
 def in_use(winerror: int = 32) -> PermissionError:
@@ -129,6 +133,136 @@ def test_follower_lets_go_of_a_file_that_is_to_be_renamed_and_finds_what_comes_a
         follower.join()
         for slide in slides:
             slide.close()
+
+
+@contextlib.contextmanager
+def asked(slide: Hdf5Slide) -> Iterator[None]:
+    """Somebody who asks now and then whether the slide was replaced."""
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.wait(0.01):
+            assert not slide.replaced
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    yield
+    over.set()
+    thread.join()
+
+
+@contextlib.contextmanager
+def viewed(slide: Hdf5Slide) -> Iterator[None]:
+    """A viewer's thread, which began while the slide was growing."""
+    from rawmosaic.viewer.follower import Follower
+
+    follower = Follower(slide, lambda: None)
+    yield
+    assert not follower.replaced
+    follower.close()
+
+
+@contextlib.contextmanager
+def served(slide: Hdf5Slide) -> Iterator[None]:
+    """`rawmosaic serve FILE`."""
+    from rawmosaic.net.dealer import TileDealer
+
+    with TileDealer({"scan": slide}, "tcp://127.0.0.1:*"):
+        yield
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="which files are open is asked of /proc")
+@pytest.mark.parametrize(("used", "from_the_start"), [(asked, True), (viewed, True), (served, True), (served, False)])
+def test_finished_file_that_is_to_be_renamed_is_let_go_and_read_on(tmp_path: Path, used: Callable, from_the_start: bool):
+    path, part = tmp_path / "scan.h5", tmp_path / "scan.h5.part"
+    writer = Acquisition(path)
+    writer.ask("acquire(writer, range(4)); writer.publish()")
+    refused: list[str] = []
+
+    def renamed() -> None:
+        if is_open(part):
+            raise in_use()
+        os.replace(part, path)
+
+    def waiting(why: str) -> None:
+        refused.append(why)
+        over.wait(0.02)
+        assert len(refused) < TIMEOUT_S / 0.02
+
+    def read() -> None:
+        while not over.is_set():
+            with contextlib.suppress(SlideError):  # it says so where its renaming takes long
+                np.testing.assert_array_equal(slide.read_plane(3, 1), plane(3, 1))
+                np.testing.assert_array_equal(slide.histogram(0), counts)
+
+    the_rest = "acquire(writer, range(4, 6)); writer.seal()"
+    if not from_the_start:
+        writer.ask(the_rest)
+    with open_slide(path) as slide:
+        over, failures = threading.Event(), []
+        with used(slide):
+            if from_the_start:
+                writer.ask(the_rest)
+            writer.end()
+            for _ in range(int(TIMEOUT_S / 0.02)):
+                if not slide.growing:
+                    break
+                if used is asked:
+                    slide.refresh()
+                over.wait(0.02)
+            assert slide.awaits_name
+            counts = slide.histogram(0)
+            reader = threading.Thread(target=failing(read, failures))
+            reader.start()
+            try:
+                patiently(renamed, part, waiting)
+            finally:
+                over.set()
+                reader.join()
+        assert refused
+        assert not failures
+        assert not slide.awaits_name or not is_open(part)
+        np.testing.assert_array_equal(slide.read_plane(5, 0), plane(5, 0))
+        np.testing.assert_array_equal(slide.histogram(0), counts)
+        assert not slide.awaits_name
+        assert not slide.replaced
+        assert slide.n_fields == 6
+        assert slide.identity
+
+
+def failing(work: Callable[[], None], failures: list[BaseException]) -> Callable[[], None]:
+    """The work, whose error is kept."""
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            failures.append(error)
+
+    return run
+
+
+def test_finished_file_that_awaits_its_name_says_so_while_it_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path, part = tmp_path / "scan.h5", tmp_path / "scan.h5.part"
+    writer = Acquisition(path)
+    writer.ask("acquire(writer, range(4)); writer.seal()")
+    writer.end()
+    monkeypatch.setattr(reader_module, "_ASKING_S", 0.0)
+    wish = part.with_name(part.name + letting_go.WISH_SUFFIX)
+    with open_slide(path) as slide:
+        assert slide.awaits_name
+        wish.touch()
+        assert not slide.replaced
+        with pytest.raises(SlideError, match="just being renamed; try again"):
+            slide.read_plane(0, 0)
+        forget_wish(part)
+        np.testing.assert_array_equal(slide.read_plane(0, 0), plane(0, 0))
+        assert slide.awaits_name
+        wish.touch()
+        assert not slide.replaced
+    forget_wish(part)  # closed while it had stepped aside
+    with pytest.raises(SlideError, match="closed"):
+        slide.read_plane(0, 0)
 
 
 def test_file_that_is_wanted_is_not_opened_meanwhile(tmp_path: Path):
