@@ -30,7 +30,10 @@ def _awaits_name(slide: ServedSlide) -> bool:
 
 
 class Growth:
-    """Asks a slide again and again until it is finished, and its file has its final name; `on_grown(slide, event)` is called from its thread, and is quick."""
+    """Asks a slide again and again until it is finished, and its file has its final name.
+
+    `on_grown(slide, event)` is called from its thread, and is quick.
+    """
 
     def __init__(self, slide: ServedSlide, on_grown: Callable[[ServedSlide, Answer], None]):
         self._slide, self._on_grown = slide, on_grown
