@@ -260,6 +260,7 @@ class Manager:
             try:
                 scan.step(now)
             except (OSError, SlideError) as error:  # a full disk, one that is away: it is tried again
+                scan.error = f"{error}; it is tried again"
                 if now - self._complained.get(uid, -COMPLAIN_S) >= COMPLAIN_S:
                     self._complained[uid] = now
                     log.warning("%s: %s; it is tried again", scan.plan.name, error)

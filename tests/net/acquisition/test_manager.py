@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
@@ -532,6 +533,26 @@ def test_a_library_hears_of_scans_and_does_not_hold_them_up(serve):
     free.set()
     until(lambda: len(told) == 2, LONG_S)
     assert told == [("acquiring", "a", uid, location, ["DAPI", "GFP"]), ("complete", uid, location)]
+
+
+def test_a_scan_that_a_full_disk_keeps_from_ending_says_so_and_ends_once_there_is_room(serve, monkeypatch):
+    camera, full, add = microscope(23), threading.Event(), FinishedScans.add
+    full.set()
+
+    def add_where_there_is_room(self: FinishedScans, scan: FinishedScan) -> None:
+        if full.is_set():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        add(self, scan)
+
+    monkeypatch.setattr(FinishedScans, "add", add_where_there_is_room)
+    with Scanner(serve().address) as scanner, Server(scanner.address) as server:
+        begin(scanner, "a", camera)
+        send_all(scanner, camera)
+        scanner.finish(wait=False)
+        until(lambda: "No space left" in server.find("a")["error"], LONG_S)
+        full.clear()
+        until(lambda: server.find("a")["state"] == "complete", LONG_S)
+        assert server.find("a")["error"] == ""
 
 
 def test_a_folder_of_finished_scans_says_so_after_a_torn_line(serve, data):
