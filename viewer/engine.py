@@ -206,10 +206,12 @@ class Engine:
 
     @property
     def wants_frame(self) -> bool:
-        """Whether a running scan brought something that is not drawn yet."""
+        """Whether a running scan brought something that is not drawn yet, or that is to be asked for once more."""
         if self._follower is None:
             return False
-        return self._follower.has_news or bool(self._outdated and self._loader.ready(self._replaceable()))
+        return self._follower.has_news or bool(
+            self._outdated and (self._loader.ready(self._replaceable()) or self._not_replaced())
+        )
 
     @property
     def overview_tiles_arrived(self) -> int:
@@ -374,7 +376,7 @@ class Engine:
             fields_in_view=plan.fields_in_view,
             tiles_wanted=plan.tiles_wanted,
             tiles_missing=plan.tiles_missing,
-            tiles_failed=plan.tiles_failed,
+            tiles_failed=plan.tiles_failed + (len(self._not_replaced()) if self._outdated else 0),
             tiles_uploaded=uploaded,
             tiles_pending=self._loader.pending,
             tiles_in_texture=len(self.store),
@@ -466,6 +468,10 @@ class Engine:
     def _replaceable(self) -> list[int]:
         """Tiles in texture layers that show what was before planes came: what was seen stays until its like is there."""
         return [number for number in self._outdated if number in self.store.cache]
+
+    def _not_replaced(self) -> list[int]:
+        """Those of them that could not be read when that was tried last: frames go on, and ask for them when it is time."""
+        return [number for number in self._replaceable() if number in failed] if (failed := self._loader.failed()) else []
 
     def _acquired(self, view: View) -> np.ndarray:
         """(n_fields, n_channels) bool: the planes at the view's z and t, but for those that are still missing in tiles that are

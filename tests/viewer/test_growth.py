@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rawmosaic.storage.errors import UnreachableError
 from rawmosaic.storage.pyramid import TileKey, Tiling
 from rawmosaic.storage.testing import FailingSlide, GrowingSlide, SyntheticSlide
 from rawmosaic.viewer import OffscreenViewer
@@ -125,6 +126,48 @@ def test_what_was_seen_stays_while_the_tiles_it_shares_are_read_anew(scale: floa
         finally:
             growing.gate.set()
         until(viewer, lambda image: (image[..., :3] > 0).sum() > seen.sum())
+
+
+class Losing(GrowingSlide):
+    """A slide whose server loses the questions that it was asked while it hung: they fail when nothing else comes any more."""
+
+    def __init__(self, *arguments, **options):
+        self.hangs, self.asked, self.answers = False, threading.Event(), threading.Event()
+        super().__init__(*arguments, **options)
+
+    def _before(self, key: TileKey) -> None:
+        if self.hangs:
+            self.asked.set()
+            assert self.answers.wait(60)
+            raise UnreachableError(f"no answer for {key}")
+
+
+def test_the_last_fields_of_a_scan_come_though_the_first_question_for_them_was_lost():
+    growing = Losing(mosaic(), 8, fields_known=True)
+    with OffscreenViewer(growing, size=SIZE) as viewer:
+        viewer.fit()
+        viewer.look_at(*growing.slide.positions().mean(axis=0), scale=0.05)
+        viewer.render()
+        engine, growing.hangs = viewer.engine, True
+
+        def attended(done: Callable[[], bool]) -> None:
+            """Frames as a window draws them: only while one has a reason."""
+            end = time.monotonic() + 60
+            while not done():
+                assert time.monotonic() < end, "did not come true"
+                report = viewer.report
+                if engine.wants_frame or not report.complete or report.tiles_uploaded or report.tiles_failed:
+                    viewer.render(wait=False)
+                time.sleep(0.01)
+
+        growing.grow(10)
+        try:
+            attended(lambda: engine.growth > 0 and growing.asked.is_set())
+        finally:
+            growing.hangs = False
+            growing.answers.set()
+        attended(lambda: engine.freshness[1] == 0)
+        np.testing.assert_array_equal(viewer.render(wait=False), viewer.render())
 
 
 def test_a_picture_that_waits_is_made_of_what_is_there_now():
