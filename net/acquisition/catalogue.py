@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ MOST_SLIDES = 256
 """So many are open at once, those that were written last."""
 
 LOOK_S = 0.5
+JUST_BEGUN_S, UNREADABLE_LOOK_S = 5.0, 5.0
+"""A slide that grows and cannot be read has just been begun; after so long that is told, and it is tried less often."""
+
 CLOSING_S = 10.0
 
 log = logging.getLogger("rawmosaic.net.acquisition")
@@ -36,6 +40,16 @@ class _Served:
     stamp: Stamp
 
 
+@dataclass(frozen=True)
+class _Unreadable:
+    """A file that could not be read: since when, when it is tried again (both s, monotonic), whether that was told."""
+
+    stamp: Stamp
+    since: float
+    again: float
+    told: bool
+
+
 class Catalogue:
     """Serves the slides of a folder until it is closed; a context manager. Looks for what is new in a thread of its own.
 
@@ -46,6 +60,7 @@ class Catalogue:
         self._data = data
         self._served: dict[str, _Served] = {}
         self._refused: dict[str, Stamp] = {}
+        self._unreadable: dict[str, _Unreadable] = {}
         self._dealer = TileDealer({}, bind, curve=curve, insecure=insecure)
         self.address = self._dealer.address
         self._ending = threading.Event()
@@ -92,7 +107,7 @@ class Catalogue:
                 return
             served = self._served.get(name)
             anew = served is None or served.stamp != stamp or served.slide.replaced
-            if anew and self._refused.get(name) != stamp:
+            if anew and self._refused.get(name) != stamp and self._is_due(name, stamp):
                 self._serve(name, stamp)
 
     def _serve(self, name: str, stamp: Stamp) -> None:
@@ -103,7 +118,10 @@ class Catalogue:
             if path.exists():  # one that has just been begun is readable a moment later
                 self._refused[name] = stamp
                 log.warning("%s is not served: %s", name, error)
+            else:
+                self._note_unreadable(name, stamp, error)
             return
+        self._unreadable.pop(name, None)
         try:
             if stamp_of(path) != stamp:  # another came meanwhile: the next look finds it
                 slide.close()
@@ -122,6 +140,20 @@ class Catalogue:
         if (former := self._served.pop(name, None)) is not None:
             former.slide.close()
         self._served[name] = _Served(slide, stamp)
+
+    def _is_due(self, name: str, stamp: Stamp) -> bool:
+        known = self._unreadable.get(name)
+        return known is None or known.stamp != stamp or time.monotonic() >= known.again
+
+    def _note_unreadable(self, name: str, stamp: Stamp, error: SlideError) -> None:
+        """One that stays unreadable is told once, and goes on being tried: its writer may still make it whole."""
+        now, known = time.monotonic(), self._unreadable.get(name)
+        if known is None or known.stamp != stamp:
+            known = _Unreadable(stamp, now, now, False)
+        stays = now - known.since >= JUST_BEGUN_S
+        if stays and not known.told:
+            log.warning("%s is not served for now: %s", name, error)
+        self._unreadable[name] = _Unreadable(stamp, known.since, now + (UNREADABLE_LOOK_S if stays else 0), known.told or stays)
 
 
 def slides_in(folder: Path) -> dict[str, Stamp]:
