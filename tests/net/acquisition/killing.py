@@ -45,7 +45,12 @@ LONG_S = 250.0
 """No scan takes so long unless something is wrong."""
 
 LOOK_S, FOLLOW_S = 0.004, 0.02
-NOT_NOW = ("its writer did not finish it", "its writer was killed while it finished", "just being finished")
+NOT_NOW = (
+    "its writer did not finish it",
+    "its writer was killed while it finished",
+    "just being finished",
+    "starting the server again makes it whole",
+)
 """What opening says of a file whose writer was killed when it had only begun it, or was about to finish it."""
 
 PORTS = range(20_000, 32_000)
