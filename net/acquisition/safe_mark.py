@@ -29,9 +29,12 @@ class SafeMark:
     segment: int = 0
     end: int = 0
 
-    def end_in(self, segment: int) -> int:
-        """Bytes of a segment that are safe, as far as is told: what is appended before this must be there."""
-        return self.end if segment == self.segment else 0
+    def end_in(self, segment: int) -> int | None:
+        """Bytes of a segment that are safe: what was appended before this must be there, and of what lies behind it nobody was
+        told. None for a segment of which nothing is said."""
+        if segment == self.segment:
+            return self.end
+        return 0 if 0 < self.segment < segment else None
 
 
 def read_mark(spool: Path) -> SafeMark:

@@ -148,8 +148,10 @@ class SpoolWriter:
             for segment in found:
                 self._take_over(segment, last=segment == found[-1])
             self._segment = found[-1] if found else 0
-            if not found or self._segment < self._mark.segment or self.open_nbytes < self._mark.end_in(self._segment):
+            if not found or self._segment < self._mark.segment or self.open_nbytes < (self._mark.end_in(self._segment) or 0):
                 self._begin(max(self._segment, self._mark.segment) + 1)  # nothing lies where something safe was
+            if not found and self._mark == SafeMark():
+                self.note_safe(SafeMark(0, self._segment, 0))
             self.sync()
         except OSError as error:
             self.close()
@@ -314,7 +316,7 @@ class SpoolReader:
                 return None
             found, followed = self._look(), False
             if found is None and (followed := self._is_followed()):
-                found = self._look()  # whatever the segment gets, it gets before the next one is there
+                found = self._look(grows=False)  # whatever the segment gets, it gets before the next one is there
             if isinstance(found, _Record):
                 self._offset = found.end
                 return found.facts, found.payload, self._segment
@@ -368,16 +370,14 @@ class SpoolReader:
         self.close()
         self._segment, self._offset = segment, 0
 
-    def _look(self) -> _Record | _Wrong | None:
-        safe_end = 0
+    def _look(self, *, grows: bool = True) -> _Record | _Wrong | None:
         for look in range(_LOOKS):
-            found = _record_at(self._file, self._segment, self._offset, safe_end)
-            if found is None and (safe_end := read_mark(self.folder).end_in(self._segment)) > self._offset:
-                found = _record_at(self._file, self._segment, self._offset, safe_end)  # after the mark: it is there by now
+            if look:
+                time.sleep(_PAUSE_S)
+            safe_end = read_mark(self.folder).end_in(self._segment)  # before looking: what is marked is there
+            found = _record_at(self._file, self._segment, self._offset, safe_end, grows=grows)
             if not isinstance(found, _Wrong):
                 return found
-            if look < _LOOKS - 1:
-                time.sleep(_PAUSE_S)
         return found
 
 
@@ -401,11 +401,11 @@ def planes_in(
 
 def planes_of_segment(folder: str | Path, segment: int, payloads: bool = False) -> list[PlaneFacts]:
     """The planes of a segment, none where it is gone; what is damaged is left out, with `payloads` also where only pixels are."""
-    return [found[0] for found in _planes_of(Path(folder), segment, payloads, safe_end=0) if isinstance(found, tuple)]
+    return [found[0] for found in _planes_of(Path(folder), segment, payloads, safe_end=None) if isinstance(found, tuple)]
 
 
 def _planes_of(
-    folder: Path, segment: int, payload: bool, safe_end: int
+    folder: Path, segment: int, payload: bool, safe_end: int | None
 ) -> Iterator[tuple[PlaneFacts, Position] | DamagedSlideError]:
     path = segment_path(folder, segment)
     try:
@@ -415,7 +415,7 @@ def _planes_of(
     try:
         safe_end = min(safe_end, _size(path)) if safe_end == _END else safe_end
         offset = 0
-        while (found := _record_at(file, segment, offset, safe_end, payload)) is not None:
+        while (found := _record_at(file, segment, offset, safe_end, payload, grows=True)) is not None:
             if isinstance(found, _Wrong):
                 yield _damage(found, path)
             else:
@@ -453,16 +453,34 @@ def record_nbytes(facts_nbytes: int, payload_nbytes: int) -> int:
 
 
 def _record_at(
-    file: PositionalFile, segment: int, offset: int, safe_end: int = 0, payload: bool = True
+    file: PositionalFile,
+    segment: int,
+    offset: int,
+    safe_end: int | None = None,
+    payload: bool = True,
+    grows: bool = False,
 ) -> _Record | _Wrong | None:
-    """The record at an offset; None where it is not complete. What lies before `safe_end` was complete once."""
+    """The record at an offset; None where it is not complete. What lies before `safe_end` was complete once.
+
+    What lies behind that in a segment that `grows` may have its whole length and not its bytes, as a power failure leaves it.
+    It is not complete then, unless another record comes after it; so its payload is looked at in any case.
+    """
     size = _size(file.path)
     head = _head_at(file, segment, offset, size)
     end = offset + record_nbytes(head.facts_nbytes, head.payload_nbytes) if head else 0
     if head is None or end > size:
         # a complete record further on says that this one was complete as well: it is damaged, or the file was cut
-        after = _next_head(file, segment, offset + _ALIGNED, size) or (safe_end if safe_end > offset else None)
+        after = _next_head(file, segment, offset + _ALIGNED, size) or (safe_end if (safe_end or 0) > offset else None)
         return None if after is None else _Wrong("a plane is cut short" if head else "a head is damaged", offset, after)
+    may_be_torn = grows and safe_end is not None and offset >= safe_end
+    found = _content(file, head, offset, end, payload or may_be_torn)
+    if isinstance(found, _Wrong) and may_be_torn and _next_head(file, segment, end, size) is None:
+        return None
+    return found
+
+
+def _content(file: PositionalFile, head: _Head, offset: int, end: int, payload: bool) -> _Record | _Wrong:
+    """What a record holds that has its whole length."""
     text = _bytes_at(file, offset + _HEAD.size, head.facts_nbytes)
     if crc32(text) != head.facts_crc:
         return _Wrong("what is told of a plane is damaged", offset, end, None, head.ordinal)
@@ -543,12 +561,12 @@ def _pages_at(file: PositionalFile, offset: int, nbytes: int) -> bytes:
         return b"".join(_bytes_at(file, at, min(_PAGE_NBYTES, offset + nbytes - at)) for at in pages)
 
 
-def _end_of_records(path: Path, segment: int, safe_end: int) -> tuple[int, int]:
+def _end_of_records(path: Path, segment: int, safe_end: int | None) -> tuple[int, int]:
     """Where a segment's last complete record ends (what follows was torn off while it was written), and the greatest number."""
     file = PositionalFile(str(path))
     try:
         offset = ordinal = 0
-        while (found := _record_at(file, segment, offset, safe_end, payload=False)) is not None:
+        while (found := _record_at(file, segment, offset, safe_end, payload=False, grows=True)) is not None:
             offset, ordinal = found.end, max(ordinal, found.ordinal)
         return offset, ordinal
     finally:

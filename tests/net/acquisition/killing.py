@@ -32,6 +32,7 @@ from server_process import processes_there
 from specimen import CHANNELS, Key, Specimen
 
 from rawmosaic.net.acquisition.files import read_json
+from rawmosaic.net.acquisition.safe_mark import read_mark
 from rawmosaic.net.acquisition.spool import SpoolWriter, planes_in, segment_path, segments
 from rawmosaic.storage import open_slide
 from rawmosaic.storage.errors import DamagedSlideError, NotASlideError, SlideError
@@ -598,7 +599,9 @@ def damaged(folder: Path, damage: str, chosen: random.Random, known: Callable[[o
         os.truncate(segment_path(folder, position.segment), position.offset + chosen.randrange(1, position.nbytes - 8))
         return True
     tail = [(facts, position) for facts, position in planes if position.segment == last]
+    safe = read_mark(folder).end_in(last) or 0  # was synced before the scanner could be told
     end = max((position.offset + position.nbytes for facts, position in tail if known(facts)), default=0)
+    end = max(end, safe)
     size = path.stat().st_size
     if end >= size:
         return False

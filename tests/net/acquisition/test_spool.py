@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scans import LONG_S, facts_of, image, until
 
 from rawmosaic.net.acquisition import spool as module
+from rawmosaic.net.acquisition.safe_mark import SafeMark
 from rawmosaic.net.acquisition.spool import (
     PlaneFacts,
     Position,
@@ -140,7 +141,7 @@ def test_what_is_used_is_what_lies_on_the_disk(tmp_path):
     with SpoolWriter(tmp_path, 700) as writer:
         for number in range(6):
             append(writer, *plane(number))
-            assert writer.used_nbytes == sum(path.stat().st_size for path in tmp_path.iterdir())
+            assert writer.used_nbytes == sum(path.stat().st_size for path in tmp_path.glob("*.spool"))
 
 
 def test_positions_say_where_records_lie(tmp_path):
@@ -203,15 +204,65 @@ def test_a_byte_that_flipped_costs_its_plane_and_no_other(tmp_path):
 def test_the_last_plane_is_kept_though_it_is_damaged(tmp_path):
     """It may have been acknowledged; that it is damaged is told."""
     planes = written(tmp_path, 2)
-    path = segment_path(tmp_path, 1)
-    data = bytearray(path.read_bytes())
-    data[-20] ^= 1
-    path.write_bytes(data)
+    mark_all_as_safe(tmp_path)
+    path, data = with_a_wrong_byte(tmp_path, -20)
     SpoolWriter(tmp_path).close()
     assert path.read_bytes() == data
     found, damage = read(tmp_path)
     assert found == planes[:1]
     assert damage[0].facts == planes[1][0]
+
+
+def test_a_last_plane_of_which_nobody_was_told_is_cut_off_though_it_has_its_length(tmp_path):
+    """A power failure may leave the length of what was written, and not the bytes."""
+    planes = written(tmp_path, 1)
+    mark_all_as_safe(tmp_path)
+    with SpoolWriter(tmp_path) as writer:
+        whole = writer.open_nbytes
+        append(writer, *plane(1))
+    path, _ = with_a_wrong_byte(tmp_path, -20)
+    assert read(tmp_path) == (planes, []), "it is not there yet"
+    assert [facts for facts, _ in planes_in(tmp_path, payloads=False)] == [facts for facts, _ in planes]
+    SpoolWriter(tmp_path).close()
+    assert path.stat().st_size == whole
+    with SpoolWriter(tmp_path) as writer:
+        append(writer, *plane(2))
+    assert [facts for facts, _ in read(tmp_path)[0]] == [plane(0)[0], plane(2)[0]]
+
+
+def test_a_plane_that_another_follows_was_there_whoever_was_told(tmp_path):
+    with SpoolWriter(tmp_path) as writer:
+        first = append(writer, *plane(0))
+        append(writer, *plane(1))
+    path, data = with_a_wrong_byte(tmp_path, first.nbytes - 20)
+    SpoolWriter(tmp_path).close()
+    assert path.read_bytes() == data
+    found, damage = read(tmp_path)
+    assert [facts for facts, _ in found] == [plane(1)[0]]
+    assert damage[0].facts == plane(0)[0]
+
+
+def test_without_a_mark_the_last_plane_is_kept_though_it_is_damaged(tmp_path):
+    """A spool of a version that had none, or whose mark is gone: it may have been acknowledged."""
+    written(tmp_path, 2)
+    (tmp_path / "safe.mark").unlink()
+    path, data = with_a_wrong_byte(tmp_path, -20)
+    SpoolWriter(tmp_path).close()
+    assert path.read_bytes() == data
+
+
+def mark_all_as_safe(folder) -> None:
+    with SpoolWriter(folder) as writer:
+        writer.note_safe(SafeMark(writer.reached.ordinal, writer.segment, writer.open_nbytes))
+
+
+def with_a_wrong_byte(folder, at: int) -> tuple[Path, bytes]:
+    """The first segment, one byte of which is another now."""
+    path = segment_path(folder, 1)
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+    return path, bytes(data)
 
 
 def test_a_record_inside_a_payload_is_no_record(tmp_path):
