@@ -421,6 +421,8 @@ def _planes_of(
             else:
                 yield found.facts, Position(segment, offset, found.end - offset, found.ordinal)
             offset = found.end
+    except FileNotFoundError:  # released this moment
+        return
     finally:
         file.close()
 

@@ -482,6 +482,23 @@ def test_a_segment_that_goes_while_it_is_looked_for_is_not_the_end(tmp_path, mon
         assert read(tmp_path) == (planes[2:], [])
 
 
+@pytest.mark.parametrize("looks", [0, 1, 2])
+def test_a_segment_that_goes_while_its_planes_are_told_is_left_out(tmp_path, monkeypatch, looks):
+    planes = written(tmp_path, 6, TWO)
+    gone, size = segment_path(tmp_path, 1), module._size
+    left = iter(range(looks))
+
+    def sometime(path):
+        if Path(path) == gone and next(left, None) is None:
+            gone.unlink(missing_ok=True)
+        return size(path)
+
+    monkeypatch.setattr(module, "_size", sometime)
+    found = [facts for facts, _ in planes_in(tmp_path)]
+    assert not gone.exists()
+    assert found[-4:] == [facts for facts, _ in planes[2:]]
+
+
 def test_a_sync_that_failed_is_told_and_can_be_tried_again(tmp_path, monkeypatch):
     outcomes, synced = [OSError(errno.EIO, "Input/output error"), None, None, None], []
 
