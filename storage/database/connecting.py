@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,8 @@ from rawmosaic.storage.errors import LibraryError, SlideError, UnreachableError,
 
 BUSY_S = 30.0
 """How long a transaction waits for those of others."""
+
+LOOK_S = 0.02
 
 CONNECT_S = 10
 STATEMENT_S = 120
@@ -90,6 +93,20 @@ def _is_read_only(path: Path) -> bool:
     return path.exists() and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
 
 
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Have readers and a writer not wait for each other. SQLite itself does not wait here for another that does the same."""
+    deadline = time.monotonic() + BUSY_S
+    while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(LOOK_S)
+        else:
+            return
+
+
 def _sqlite_engine(path: Path, read_only: bool) -> sa.Engine:
     mode = "mode=rwc"
     if read_only:
@@ -103,8 +120,8 @@ def _sqlite_engine(path: Path, read_only: bool) -> sa.Engine:
         try:
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("PRAGMA synchronous = NORMAL")  # with WAL nothing breaks; a power cut may undo the last moment
-            if not read_only and connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-                connection.execute("PRAGMA journal_mode = WAL")  # readers and a writer do not wait for each other
+            if not read_only:
+                _use_wal(connection)
         except BaseException:
             connection.close()
             raise
